@@ -1,0 +1,104 @@
+//! Time and randomness, replaceable as one, so that a signature can be reproduced.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+
+/// Where the current time and fresh nonces come from. Cheap to clone.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Source>);
+
+/// What a [`Clock`] is made of; tests bring their own to move time by hand.
+pub trait Source: Send + Sync + 'static {
+    /// The current wall-clock time.
+    fn now(&self) -> SystemTime;
+    /// Fills `bytes` with cryptographically secure random bytes.
+    fn fill_random(&self, bytes: &mut [u8]);
+    /// A nonce that the user has fixed, used in place of every random one.
+    fn fixed_nonce(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Clock {
+    /// The machine's clock and the operating system's random source.
+    pub fn system() -> Self {
+        Self(Arc::new(SystemSource))
+    }
+
+    /// A clock that stands still at `now`; `nonce`, if given, stands in for every random nonce.
+    pub fn fixed(now: SystemTime, nonce: Option<String>) -> Self {
+        Self(Arc::new(FixedSource { now, nonce }))
+    }
+
+    /// A clock over a source of the caller's own.
+    pub fn from_source(source: Arc<dyn Source>) -> Self {
+        Self(source)
+    }
+
+    /// The current wall-clock time.
+    pub fn now(&self) -> SystemTime {
+        self.0.now()
+    }
+
+    /// Fills `bytes` with cryptographically secure random bytes, whatever nonce is fixed.
+    pub fn fill_random(&self, bytes: &mut [u8]) {
+        self.0.fill_random(bytes);
+    }
+
+    /// The fixed nonce if there is one, else `bytes` random bytes as lower-case hexadecimal digits.
+    pub fn nonce_hex(&self, bytes: usize) -> String {
+        if let Some(nonce) = self.0.fixed_nonce() {
+            return nonce.to_owned();
+        }
+        let mut buffer = vec![0; bytes];
+        self.0.fill_random(&mut buffer);
+        buffer.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+struct SystemSource;
+
+impl Source for SystemSource {
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        random(bytes);
+    }
+}
+
+struct FixedSource {
+    now: SystemTime,
+    nonce: Option<String>,
+}
+
+impl Source for FixedSource {
+    fn now(&self) -> SystemTime {
+        self.now
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        random(bytes);
+    }
+
+    fn fixed_nonce(&self) -> Option<&str> {
+        self.nonce.as_deref()
+    }
+}
+
+/// Fills `bytes` from the operating system's random source.
+///
+/// # Panics
+/// If the operating system has no randomness to give, which it must never survive.
+#[expect(clippy::expect_used, reason = "without randomness nothing here is safe to go on")]
+pub fn random(bytes: &mut [u8]) {
+    SystemRandom::new().fill(bytes).expect("the operating system's random source works");
+}

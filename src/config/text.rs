@@ -1,0 +1,246 @@
+//! Strings with references in them: `Bearer ${env:TOKEN}`.
+//!
+//! Variables (`${name}`) are gone by the time a [`Text`] is made; what is left are references to values outside the
+//! configuration. They are read by `auth::sources` when used, never here.
+
+use std::{borrow::Cow, fmt, path::PathBuf};
+
+use serde::{Deserialize, Deserializer, de};
+
+/// A configured string. `Debug` shows references as written and masks nothing else, because literals in a
+/// configuration may be secrets: it prints `***` for them.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Text {
+    parts: Vec<Part>,
+}
+
+/// A piece of a [`Text`].
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// As it stands.
+    Literal(String),
+    /// To be read when used.
+    Reference(Reference),
+}
+
+/// A value outside the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reference {
+    /// `${env:NAME}` or `${env:NAME:-default}`
+    Env {
+        /// Name of the variable.
+        name: String,
+        /// Used when the variable is unset or empty.
+        default: Option<String>,
+    },
+    /// `${file:path}`, made absolute; one final newline is dropped.
+    File(PathBuf),
+    /// `${exec:command line}`, run by `sh -c`; its standard output without final newlines.
+    Exec(String),
+    /// `${keyring:service/user}`
+    Keyring {
+        /// Service name.
+        service: String,
+        /// User name.
+        user: String,
+    },
+    /// `${secret:name}` of our own store.
+    Secret(String),
+    /// `${token:credential}`: the current token of another credential.
+    Token(String),
+}
+
+/// What is wrong with a reference.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TextError(pub String);
+
+impl Text {
+    /// A text without references.
+    pub fn literal(text: impl Into<String>) -> Self {
+        Self { parts: vec![Part::Literal(text.into())] }
+    }
+
+    /// Parses references; `$${` is a literal `${`. Variables must have been replaced before.
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(start) = rest.find("${") {
+            if rest[..start].ends_with('$') {
+                literal.push_str(&rest[..start - 1]);
+                literal.push_str("${");
+                rest = &rest[start + 2..];
+                continue;
+            }
+            literal.push_str(&rest[..start]);
+            let inner = &rest[start + 2..];
+            let end = reference_end(inner).ok_or_else(|| TextError("`${` without its `}`".into()))?;
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Reference(Reference::parse(&inner[..end])?));
+            rest = &inner[end + 1..];
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() || parts.is_empty() {
+            parts.push(Part::Literal(literal));
+        }
+        Ok(Self { parts })
+    }
+
+    /// The pieces in order.
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The whole text, if it holds no reference.
+    pub fn as_literal(&self) -> Option<Cow<'_, str>> {
+        match self.parts.as_slice() {
+            [] => Some(Cow::Borrowed("")),
+            [Part::Literal(text)] => Some(Cow::Borrowed(text)),
+            _ => None,
+        }
+    }
+
+    /// True if there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.as_literal().is_some_and(|text| text.is_empty())
+    }
+
+    /// The references in it.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Reference(reference) => Some(reference),
+            Part::Literal(_) => None,
+        })
+    }
+}
+
+/// Where the `}` of a reference stands; braces inside it must be balanced.
+pub fn reference_end(inner: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, c) in inner.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => return Some(at),
+            '}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+impl Reference {
+    /// The kinds that exist, for suggestions.
+    pub const KINDS: [&str; 6] = ["env", "file", "exec", "keyring", "secret", "token"];
+
+    /// Parses what stands between `${` and `}`.
+    pub fn parse(inner: &str) -> Result<Self, TextError> {
+        let Some((kind, rest)) = inner.split_once(':') else {
+            return Err(TextError(format!("`${{{inner}}}` names a variable, which cannot stand here")));
+        };
+        if rest.is_empty() {
+            return Err(TextError(format!("`${{{inner}}}` says `{kind}` of what?")));
+        }
+        match kind {
+            "env" => Ok(match rest.split_once(":-") {
+                Some((name, default)) => Self::Env { name: name.into(), default: Some(default.into()) },
+                None => Self::Env { name: rest.into(), default: None },
+            }),
+            "file" => Ok(Self::File(rest.into())),
+            "exec" => Ok(Self::Exec(rest.into())),
+            "keyring" => match rest.split_once('/') {
+                Some((service, user)) if !service.is_empty() && !user.is_empty() => {
+                    Ok(Self::Keyring { service: service.into(), user: user.into() })
+                }
+                _ => Err(TextError(format!("`${{{inner}}}`: write `${{keyring:service/user}}`"))),
+            },
+            "secret" => Ok(Self::Secret(rest.into())),
+            "token" => Ok(Self::Token(rest.into())),
+            other => Err(TextError(format!("`${{{other}:...}}` is not a kind of reference"))),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    /// As written in a configuration; holds no secret but a default or a command, which the user wrote in the open.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env { name, .. } => write!(f, "${{env:{name}}}"),
+            Self::File(path) => write!(f, "${{file:{}}}", path.display()),
+            Self::Exec(command) => write!(f, "${{exec:{command}}}"),
+            Self::Keyring { service, user } => write!(f, "${{keyring:{service}/{user}}}"),
+            Self::Secret(name) => write!(f, "${{secret:{name}}}"),
+            Self::Token(name) => write!(f, "${{token:{name}}}"),
+        }
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(text) if text.is_empty() => f.write_str("\"\""),
+            Self::Literal(_) => f.write_str("***"),
+            Self::Reference(reference) => reference.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.parts).finish()
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(de::Error::custom)
+    }
+}
+
+impl schemars::JsonSchema for Text {
+    fn schema_name() -> Cow<'static, str> {
+        "Text".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": ["string", "number", "boolean"],
+            "description": "A string; may hold ${name}, ${env:X}, ${env:X:-default}, ${file:path}, ${exec:cmd}, ${keyring:service/user}, ${secret:name}, ${token:credential}"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_and_literals_are_told_apart() {
+        let text = Text::parse("a ${env:X:-d} b $${no} ${file:k.txt}").unwrap();
+        assert_eq!(
+            text.parts(),
+            [
+                Part::Literal("a ".into()),
+                Part::Reference(Reference::Env { name: "X".into(), default: Some("d".into()) }),
+                Part::Literal(" b ${no} ".into()),
+                Part::Reference(Reference::File("k.txt".into())),
+            ]
+        );
+        assert_eq!(Text::parse("$${x}").unwrap().as_literal().as_deref(), Some("${x}"));
+    }
+
+    #[test]
+    fn bad_references_are_named() {
+        for bad in ["${", "${env:}", "${vault:x}", "${keyring:x}", "${name}"] {
+            assert!(Text::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn debug_hides_literals() {
+        assert_eq!(format!("{:?}", Text::literal("hunter2")), "[***]");
+    }
+}

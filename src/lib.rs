@@ -1,0 +1,13 @@
+//! Countersign: a forward HTTP proxy that injects authentication.
+
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod console;
+pub mod proxy;
+pub mod rules;
+pub mod secret;
+pub mod target;
+pub mod tls;
+pub mod tokens;
+pub mod upstream;

@@ -1,0 +1,1 @@
+//! Serving one connection and handling one request: tunnel, own page, or forward.
