@@ -248,11 +248,7 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-fn build(
-    roots: Arc<RootCertStore>,
-    binding: Option<&Binding>,
-    http1_only: bool,
-) -> Result<Arc<ClientConfig>, String> {
+fn build(roots: Arc<RootCertStore>, binding: Option<&Binding>, http1_only: bool) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
