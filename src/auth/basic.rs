@@ -48,7 +48,9 @@ impl Charset {
     pub(crate) fn encode(self, text: &str) -> Option<Zeroizing<Vec<u8>>> {
         match self {
             Self::Utf8 => Some(Zeroizing::new(text.as_bytes().to_vec())),
-            Self::Latin1 => text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect::<Option<_>>().map(Zeroizing::new),
+            Self::Latin1 => {
+                text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect::<Option<_>>().map(Zeroizing::new)
+            }
         }
     }
 }

@@ -108,7 +108,10 @@ impl AuthScheme for Bearer {
         round.stamp = entry.stamp;
         if entry.value.odd {
             out.note(|| {
-                format!("the token of `{}` holds characters that RFC 6750 does not allow in a bearer token", self.credential)
+                format!(
+                    "the token of `{}` holds characters that RFC 6750 does not allow in a bearer token",
+                    self.credential
+                )
             });
         }
         out.authorize(entry.value.header.clone());

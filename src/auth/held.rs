@@ -190,7 +190,10 @@ impl<T: Send + Sync + 'static> Held<T> {
 
 impl<T> fmt::Debug for Held<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("credential", &self.credential).field("fields", &self.fields).finish_non_exhaustive()
+        f.debug_struct("Held")
+            .field("credential", &self.credential)
+            .field("fields", &self.fields)
+            .finish_non_exhaustive()
     }
 }
 

@@ -22,8 +22,8 @@ pub mod sources;
 
 use std::{fmt, sync::Arc};
 
-pub use scheme::{AuthError, AuthErrorKind, AuthScheme};
 use schemars::{Schema, SchemaGenerator};
+pub use scheme::{AuthError, AuthErrorKind, AuthScheme};
 
 use self::{fetch::Fetch, sources::Sources};
 use crate::{
@@ -134,18 +134,8 @@ schemes! {
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 10] = [
-    "oauth1",
-    "jwt",
-    "asap",
-    "hawk",
-    "aws_sigv4",
-    "ntlm",
-    "negotiate",
-    "edgegrid",
-    "http_signature",
-    "hmac",
-];
+pub const LATER_TYPES: [&str; 10] =
+    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

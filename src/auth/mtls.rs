@@ -115,7 +115,9 @@ fn certified_key(cert: &str, key: &str) -> Result<Arc<CertifiedKey>, String> {
     let certified = CertifiedKey::new(chain, key);
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Arc::new(certified)),
-        Err(_) => Err("`key` does not belong to the first certificate in `cert`; the leaf has to come first".to_owned()),
+        Err(_) => {
+            Err("`key` does not belong to the first certificate in `cert`; the leaf has to come first".to_owned())
+        }
     }
 }
 

@@ -95,10 +95,7 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
         runner: &Arc<dyn Fetch>,
         ahead: bool,
         wait: Duration,
-        fetch: impl Fn(Option<Arc<Current<T>>>) -> BoxFuture<'static, Result<Fetched<T>, AuthError>>
-        + Send
-        + Sync
-        + 'static,
+        fetch: impl Fn(Option<Arc<Current<T>>>) -> BoxFuture<'static, Result<Fetched<T>, AuthError>> + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Inner {
             credential: credential.into(),
@@ -307,7 +304,10 @@ impl<T> WeakRefreshing<T> {
 impl<T> fmt::Debug for Refreshing<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stamp = self.0.current.load().as_ref().map_or(0, |current| current.stamp);
-        f.debug_struct("Refreshing").field("credential", &self.0.credential).field("stamp", &stamp).finish_non_exhaustive()
+        f.debug_struct("Refreshing")
+            .field("credential", &self.0.credential)
+            .field("stamp", &stamp)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,11 +5,7 @@
 
 use std::borrow::Cow;
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri, header,
-    request::Parts,
-    uri::PathAndQuery,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts, uri::PathAndQuery};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::scheme::{AuthError, Slot};
@@ -38,7 +34,10 @@ pub fn add_cookie(headers: &mut HeaderMap, name: &str, value: &str) -> Result<()
     all.push_str(name);
     all.push('=');
     let bad = |c: char| c.is_control() || c == ';';
-    let fits = !value.contains(bad) && !name.is_empty() && name.is_ascii() && !name.contains(|c: char| bad(c) || c == '=' || c == ' ');
+    let fits = !value.contains(bad)
+        && !name.is_empty()
+        && name.is_ascii()
+        && !name.contains(|c: char| bad(c) || c == '=' || c == ' ');
     // What the client sent is kept byte for byte, also where it is not UTF-8; our own value is sent as UTF-8.
     let mut bytes: Vec<u8> = all.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
     bytes.extend_from_slice(value.as_bytes());
@@ -76,9 +75,7 @@ pub fn strip(head: &mut Parts, slot: &Slot) -> bool {
 pub fn present(head: &Parts, slot: &Slot) -> bool {
     match slot {
         Slot::Header(name) => head.headers.contains_key(name),
-        Slot::Query(name) => {
-            head.uri.query().is_some_and(|query| query.split('&').any(|pair| names_param(pair, name)))
-        }
+        Slot::Query(name) => head.uri.query().is_some_and(|query| query.split('&').any(|pair| names_param(pair, name))),
         Slot::Cookie(name) => cookies(&head.headers).any(|pair| cookie_name(pair) == name.as_bytes()),
         Slot::Tls => false,
     }
@@ -119,7 +116,8 @@ fn cut_param(text: &str, name: &str) -> Option<String> {
         let rest = &text[start..];
         let end = start + param_end(rest);
         let param = &text[start..end];
-        let equals = (0..param.len()).find(|at| param.is_char_boundary(*at) && lead(&param[*at..], &["=", "%3D"]).is_some());
+        let equals =
+            (0..param.len()).find(|at| param.is_char_boundary(*at) && lead(&param[*at..], &["=", "%3D"]).is_some());
         let Some(equals) = equals else { continue };
         if !decodes_to(&param[..equals], name) {
             continue;

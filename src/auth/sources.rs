@@ -59,14 +59,7 @@ struct Value {
 impl Sources {
     /// Values from commands and the keyring are used for `ttl`; `known` hears of every secret.
     pub fn new(ttl: Duration, known: KnownSecrets) -> Self {
-        Self {
-            ttl,
-            file_check: FILE_CHECK,
-            known,
-            secrets: None,
-            credentials: OnceLock::new(),
-            kept: Mutex::default(),
-        }
+        Self { ttl, file_check: FILE_CHECK, known, secrets: None, credentials: OnceLock::new(), kept: Mutex::default() }
     }
 
     /// With a store for `${secret:name}`.
@@ -106,9 +99,7 @@ impl Sources {
         text: &'a Text,
         refused: Option<&'a Secret>,
     ) -> BoxFuture<'a, Result<Secret, AuthError>> {
-        Box::pin(async move {
-            self.text(text, false, refused).await
-        })
+        Box::pin(async move { self.text(text, false, refused).await })
     }
 
     /// The value of a text that may be shown, such as a user name.
@@ -162,13 +153,8 @@ impl Sources {
     }
 
     async fn kept(&self, reference: &Reference, again: bool) -> Result<Secret, AuthError> {
-        let place = self
-            .kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(reference.clone())
-            .or_default()
-            .clone();
+        let place =
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).entry(reference.clone()).or_default().clone();
         let mut place = place.lock().await;
         if let Some(value) = place.as_mut()
             && self.is_fresh(reference, value, again).await
@@ -222,7 +208,8 @@ impl Sources {
     async fn stored(&self, name: String) -> Result<Secret, String> {
         let store = self.secrets.clone().ok_or("there is no secret store")?;
         let shown = name.clone();
-        let found = tokio::task::spawn_blocking(move || store.get(&name)).await.map_err(|error| error.to_string())??;
+        let found =
+            tokio::task::spawn_blocking(move || store.get(&name)).await.map_err(|error| error.to_string())??;
         found.ok_or_else(|| format!("it is not in the store; add it with `countersign secret set {shown}`"))
     }
 

@@ -54,12 +54,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Writes `stored` durably: when this returns, the value survives a crash. `replaces` is the generation that it was
     /// made from (0 if there was none); if the store holds another one, nothing is written and the answer is
     /// [`StoreError::Conflict`].
-    fn save<'a>(
-        &'a self,
-        key: &'a str,
-        stored: &'a Stored,
-        replaces: u64,
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
+    fn save<'a>(&'a self, key: &'a str, stored: &'a Stored, replaces: u64) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Waits, for a bounded time, until no other task or process holds the lock on `key`.
     fn lock<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<StoreLock, StoreError>>;
@@ -78,12 +73,7 @@ impl TokenStore for MemoryStore {
         Box::pin(async move { Ok(found) })
     }
 
-    fn save<'a>(
-        &'a self,
-        key: &'a str,
-        stored: &'a Stored,
-        replaces: u64,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn save<'a>(&'a self, key: &'a str, stored: &'a Stored, replaces: u64) -> BoxFuture<'a, Result<(), StoreError>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let found = entries.get(key).map_or(0, |entry| entry.generation);
         let result = if found == replaces {
@@ -96,8 +86,7 @@ impl TokenStore for MemoryStore {
     }
 
     fn lock<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<StoreLock, StoreError>> {
-        let lock =
-            self.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_default().clone();
+        let lock = self.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_default().clone();
         Box::pin(async move { Ok(Box::new(lock.lock_owned().await) as StoreLock) })
     }
 }
