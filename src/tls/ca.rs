@@ -105,8 +105,7 @@ impl Authority {
         let made = |error: rcgen::Error| CaError(format!("cannot make a certificate authority: {error}"));
         let key = KeyPair::generate().map_err(made)?;
         let certificate = ca_params(SystemTime::now()).self_signed(&key).map_err(made)?;
-        let pair =
-            files::Pair { certificate: certificate.pem(), key: zeroize::Zeroizing::new(key.serialize_pem()) };
+        let pair = files::Pair { certificate: certificate.pem(), key: zeroize::Zeroizing::new(key.serialize_pem()) };
         files::store(data_dir, &pair)?;
         Self::from_pem(&pair.certificate, &pair.key, &data_dir.join(CERTIFICATE_FILE))
     }

@@ -47,7 +47,8 @@ impl TlsPolicy {
 pub struct ClientTls {
     roots: Roots,
     own_ca: Option<CertificateDer<'static>>,
-    base: OnceLock<Arc<RootCertStore>>,
+    extra: Option<PathBuf>,
+    base: OnceLock<Result<Arc<RootCertStore>, String>>,
     files: Mutex<IndexMap<PathBuf, RootFile>>,
     configs: Cache<ConfigKey, Arc<ClientConfig>>,
 }
@@ -81,6 +82,7 @@ impl ClientTls {
         Self {
             roots,
             own_ca: None,
+            extra: None,
             base: OnceLock::new(),
             files: Mutex::default(),
             configs: Cache::new(CACHED_CONFIGS),
@@ -88,8 +90,14 @@ impl ClientTls {
     }
 
     /// Also never trusts this authority, whatever its name, nor another certificate of its key.
-    pub fn without(mut self, own_ca: CertificateDer<'static>) -> Self {
-        self.own_ca = Some(own_ca);
+    pub fn without(mut self, own_ca: Option<CertificateDer<'static>>) -> Self {
+        self.own_ca = own_ca;
+        self
+    }
+
+    /// Adds the roots of a PEM file to every policy that is not `ca_only`. Read on first use.
+    pub fn with_extra(mut self, extra: Option<PathBuf>) -> Self {
+        self.extra = extra;
         self
     }
 
@@ -105,7 +113,8 @@ impl ClientTls {
 
     /// Reads the roots if that has not happened yet. Blocks on files.
     pub fn load(&self) {
-        self.base();
+        // An error is told to whoever needs the roots.
+        let _ = self.base();
     }
 
     /// A number that changes with the roots a policy stands for: 0 for the proxy's own, else made of the content of
@@ -147,20 +156,18 @@ impl ClientTls {
             if policy.ca_only {
                 return Err("`ca_only` is set, but there is no `extra_ca`".to_owned());
             }
-            return Ok(self.base());
+            return self.base();
         };
-        let mut store = if policy.ca_only { RootCertStore::empty() } else { (*self.base()).clone() };
-        for certificate in extra {
-            store.add(certificate.clone()).map_err(|error| format!("a certificate in `extra_ca`: {error}"))?;
-        }
+        let mut store = if policy.ca_only { RootCertStore::empty() } else { (*self.base()?).clone() };
+        add_all(&mut store, extra)?;
         Ok(Arc::new(store))
     }
 
-    fn base(&self) -> Arc<RootCertStore> {
-        self.base.get_or_init(|| Arc::new(self.read_roots())).clone()
+    fn base(&self) -> Result<Arc<RootCertStore>, String> {
+        self.base.get_or_init(|| self.read_roots().map(Arc::new)).clone()
     }
 
-    fn read_roots(&self) -> RootCertStore {
+    fn read_roots(&self) -> Result<RootCertStore, String> {
         let mut store = RootCertStore::empty();
         if self.roots != Roots::Mozilla {
             let found = rustls_native_certs::load_native_certs();
@@ -180,7 +187,11 @@ impl ClientTls {
             }
             store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        store
+        if let Some(path) = &self.extra {
+            let (_, certificates) = self.read_extra(path)?;
+            add_all(&mut store, &certificates)?;
+        }
+        Ok(store)
     }
 
     /// True for our own authority; with `by_name` also for every other one that is called like ours (an older one
@@ -248,11 +259,14 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-fn build(
-    roots: Arc<RootCertStore>,
-    binding: Option<&Binding>,
-    http1_only: bool,
-) -> Result<Arc<ClientConfig>, String> {
+fn add_all(store: &mut RootCertStore, certificates: &[CertificateDer<'static>]) -> Result<(), String> {
+    for certificate in certificates {
+        store.add(certificate.clone()).map_err(|error| format!("a certificate in `extra_ca` is unusable: {error}"))?;
+    }
+    Ok(())
+}
+
+fn build(roots: Arc<RootCertStore>, binding: Option<&Binding>, http1_only: bool) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
