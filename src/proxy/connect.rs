@@ -8,8 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::BoxFuture;
 use http::{Request, Response, header, uri::Authority};
-use hyper::{body::Incoming, upgrade::Upgraded};
+use hyper::{body::Incoming, upgrade::{OnUpgrade, Upgraded}};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     config::{ConnectPorts, Unmatched},
+    rules::NamedAddresses,
     target::{Host, Scheme, Target, split_authority},
     upstream::Want,
 };
@@ -41,12 +43,7 @@ pub async fn connect(conn: &Arc<Connection>, mut request: Request<Incoming>) -> 
     let upgrade = hyper::upgrade::on(&mut request);
     let answer = match decided {
         Ok(Way::Intercept) => {
-            let conn = Arc::clone(conn);
-            conn.proxy.clone().tasks.spawn(async move {
-                if let Ok(upgraded) = upgrade.await {
-                    intercept(&conn, upgraded, target).await;
-                }
-            });
+            conn.proxy.tasks.spawn(interception(Arc::clone(conn), upgrade, target));
             Ok(())
         }
         Ok(Way::Blind) => blind(conn, upgrade, target).await,
@@ -101,7 +98,7 @@ fn decide(conn: &Connection, target: &Target) -> Result<Way, ProxyError> {
         ConnectPorts::Default => settings.on_loopback || target.port == 443,
         ConnectPorts::List(ports) => ports.contains(&target.port),
     };
-    if !open && !snapshot.rules.names_port(target.port) {
+    if !open && !snapshot.rules.ports().contains(&target.port) {
         let detail = format!("port {} is not open for CONNECT; see `proxy.connect_ports`", target.port);
         return Err(ProxyError::new(ErrorId::Denied, detail));
     }
@@ -116,7 +113,7 @@ fn decide(conn: &Connection, target: &Target) -> Result<Way, ProxyError> {
 }
 
 /// Connects first, so that the client learns of a failure, then copies bytes without looking.
-async fn blind(conn: &Arc<Connection>, upgrade: hyper::upgrade::OnUpgrade, target: Target) -> Result<(), ProxyError> {
+async fn blind(conn: &Arc<Connection>, upgrade: OnUpgrade, target: Target) -> Result<(), ProxyError> {
     let started = conn.proxy.clock.now();
     let want = Want {
         target: &target,
@@ -126,13 +123,13 @@ async fn blind(conn: &Arc<Connection>, upgrade: hyper::upgrade::OnUpgrade, targe
         named: false,
         fresh: true,
     };
-    let mut upstream = conn.proxy.upstream.tunnel(&want).await?;
+    let mut upstream = conn.proxy.upstream.tunnel(want).await?;
     let conn = Arc::clone(conn);
     conn.proxy.clone().tasks.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let (sent, received, ended) = match take_apart(upgraded) {
-            Some((prefix, mut socket)) if prefix.is_empty() => tunnel::copy(&mut socket, &mut upstream).await,
-            Some((prefix, socket)) => tunnel::copy(&mut Prefixed::new(prefix, socket), &mut upstream).await,
+            Some((prefix, mut socket)) if prefix.is_empty() => tunnel::copy(&mut socket, &mut upstream.io).await,
+            Some((prefix, socket)) => tunnel::copy(&mut Prefixed::new(prefix, socket), &mut upstream.io).await,
             None => return,
         };
         let error = ended.err().map(|error| error.to_string());
@@ -147,6 +144,16 @@ fn take_apart(upgraded: Upgraded) -> Option<(bytes::Bytes, TcpStream)> {
     let (socket, held) = parts.io.into_inner().into_parts();
     let prefix = if held.is_empty() { parts.read_buf } else { [&parts.read_buf[..], &held[..]].concat().into() };
     Some((prefix, socket))
+}
+
+/// The inside of a tunnel. Boxed with its type forgotten: a request inside it comes back to [`connect`] as far as types
+/// go, so the type would hold itself.
+fn interception(conn: Arc<Connection>, upgrade: OnUpgrade, target: Target) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        if let Ok(upgraded) = upgrade.await {
+            intercept(&conn, upgraded, target).await;
+        }
+    })
 }
 
 /// Ends the tunnel here and serves the requests in it.

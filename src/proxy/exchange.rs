@@ -26,7 +26,7 @@ use crate::{
     },
     config::{OnUnavailable, Unmatched},
     console::record::{CURRENT, Recording, SendKind, SendRecording},
-    rules::{Lookup, Rule},
+    rules::{Lookup, NamedAddresses, Rule},
     target::Target,
     upstream::{Link, Want, body::SendBody},
 };
@@ -73,19 +73,13 @@ struct Exchange<'a> {
     recording: Option<&'a Recording>,
 }
 
-/// One side that wants to be convinced: the origin, or a parent proxy.
-struct Party {
-    auth: Arc<dyn AuthScheme>,
-    hop: Hop,
-    round: Round,
-}
-
 /// The request as it goes out, and what must be known to send it again.
 struct Prepared {
     head: request::Parts,
     body: RequestBody,
     rule: Option<Arc<Rule>>,
-    parties: Vec<Party>,
+    auth: Option<Arc<dyn AuthScheme>>,
+    round: Round,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     expect: bool,
 }
@@ -94,7 +88,6 @@ struct Prepared {
 struct Sent {
     response: Response<Incoming>,
     link: Link,
-    head: request::Parts,
     record: Option<SendRecording>,
 }
 
@@ -202,8 +195,7 @@ impl<'a> Exchange<'a> {
         let limit = self.snapshot.settings.limits.body_buffer;
         let body = RequestBody::new(incoming, usage, limit).await.map_err(|error| self.body_error(&error, limit))?;
         let expect = head.headers.contains_key(header::EXPECT);
-        let parties = auth.map(|auth| Party { auth, hop: Hop::Origin, round: Round::default() }).into_iter().collect();
-        Ok(Prepared { head, body, rule, parties, upgrade, expect })
+        Ok(Prepared { head, body, rule, auth, round: Round::default(), upgrade, expect })
     }
 
     fn body_error(&self, error: &ReadError, limit: usize) -> ProxyError {
@@ -230,23 +222,17 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Waits for credentials that have to be fetched. Without one the rule's `on_unavailable` decides.
+    /// Waits for a credential that has to be fetched. Without one the rule's `on_unavailable` decides.
     async fn make_ready(&self, prepared: &mut Prepared) -> Result<(), ProxyError> {
-        let now = self.conn.proxy.clock.now();
-        for at in 0..prepared.parties.len() {
-            let party = &prepared.parties[at];
-            let Ready::After(fetching) = party.auth.ready(now) else { continue };
-            let Err(error) = CURRENT.scope(self.recording.cloned(), fetching).await else { continue };
-            match prepared.rule.as_ref().map_or(OnUnavailable::Refuse, |rule| rule.on_unavailable) {
-                _ if party.hop == Hop::ParentProxy => return Err(error.into()),
-                OnUnavailable::Refuse => return Err(error.into()),
-                OnUnavailable::Stale if party.auth.has_stale() => self.note(|| format!("{error}; using the old one")),
-                OnUnavailable::Stale => return Err(error.into()),
-                OnUnavailable::Pass => {
-                    self.note(|| format!("{error}; sent without, as `on_unavailable: pass` says"));
-                    prepared.parties.remove(at);
-                    return Ok(());
-                }
+        let Some(auth) = &prepared.auth else { return Ok(()) };
+        let Ready::After(fetching) = auth.ready(self.conn.proxy.clock.now()) else { return Ok(()) };
+        let Err(error) = CURRENT.scope(self.recording.cloned(), fetching).await else { return Ok(()) };
+        match prepared.rule.as_ref().map_or(OnUnavailable::Refuse, |rule| rule.on_unavailable) {
+            OnUnavailable::Stale if auth.has_stale() => self.note(|| format!("{error}; using the old one")),
+            OnUnavailable::Refuse | OnUnavailable::Stale => return Err(error.into()),
+            OnUnavailable::Pass => {
+                self.note(|| format!("{error}; sent without, as `on_unavailable: pass` says"));
+                prepared.auth = None;
             }
         }
         Ok(())
@@ -263,26 +249,26 @@ impl<'a> Exchange<'a> {
         let mut fresh = false;
         loop {
             let mut link = self.lease(prepared, fresh).await?;
-            self.join_parent(prepared, &link);
             let mut head = prepared.head.clone();
             let trace = self.apply(prepared, &mut head, &link)?;
             let record = self.record(&link, &head, trace);
             let gate = self.gate(prepared, &mut head, &link, first);
             let body = prepared.body.take(gate.clone(), record.clone());
             link.tap(record.clone());
-            let outgoing = self.outgoing(prepared, &head, body, gate, record.as_ref());
+            let (idempotent, version) = (head.method.is_idempotent(), prepared.head.version);
+            let outgoing = self.outgoing(Request::from_parts(head, body), version, gate, record.as_ref());
             match self.answer(&mut link, outgoing, &prepared.body).await? {
                 Ok(mut response) => {
                     if let Some(record) = &record {
                         response = recorded(response, record);
                     }
-                    return Ok(Sent { response, link, head, record });
+                    return Ok(Sent { response, link, record });
                 }
                 Err(error) => {
                     if let Some(record) = &record {
                         record.failed(&error.why);
                     }
-                    let safe = error.unsent || (link.is_reused() && head.method.is_idempotent());
+                    let safe = error.unsent || (link.is_reused() && idempotent);
                     if fresh || !safe || !prepared.body.can_resend() {
                         return Err(self.send_error(&error.why));
                     }
@@ -293,7 +279,7 @@ impl<'a> Exchange<'a> {
     }
 
     async fn lease(&self, prepared: &Prepared, fresh: bool) -> Result<Link, ProxyError> {
-        let binding = prepared.parties.iter().find_map(|party| party.auth.binding());
+        let binding = prepared.auth.as_ref().and_then(|auth| auth.binding());
         let policy = prepared.rule.as_ref().map_or(&self.conn.proxy.default_tls, |rule| &rule.tls);
         let want = Want {
             target: self.target,
@@ -303,34 +289,22 @@ impl<'a> Exchange<'a> {
             named: self.target.host.ip().is_some_and(|ip| self.snapshot.rules.names_address(ip)),
             fresh,
         };
-        let leasing = self.conn.proxy.upstream.link(&want);
+        let leasing = self.conn.proxy.upstream.link(want);
         match self.recording {
             Some(recording) => Ok(CURRENT.scope(Some(recording.clone()), leasing).await?),
             None => Ok(leasing.await?),
         }
     }
 
-    /// A plain request to a parent proxy has to convince the proxy too.
-    fn join_parent(&self, prepared: &mut Prepared, link: &Link) {
-        let known = prepared.parties.iter().any(|party| party.hop == Hop::ParentProxy);
-        if link.hop() == Hop::ParentProxy
-            && !known
-            && let Some(auth) = self.conn.proxy.upstream.parent_auth()
-        {
-            prepared.parties.push(Party { auth, hop: Hop::ParentProxy, round: Round::default() });
-        }
-    }
-
-    /// Lets every party's credential write itself onto the head.
+    /// Lets the credential write itself onto the head.
     fn apply(&self, prepared: &mut Prepared, head: &mut request::Parts, link: &Link) -> Result<Trace, ProxyError> {
         let mut trace = Trace::default();
-        let looking = self.recording.is_some();
-        for party in &mut prepared.parties {
-            party.round.link = link.state();
+        if let Some(auth) = &prepared.auth {
+            prepared.round.link = link.state();
             let body = prepared.body.whole();
-            let lent = looking.then_some(&mut trace);
-            let mut out = Outgoing::new(head, self.target, party.hop, body, &self.conn.proxy.clock, lent);
-            party.auth.apply(&mut out, &mut party.round)?;
+            let lent = self.recording.is_some().then_some(&mut trace);
+            let mut out = Outgoing::new(head, self.target, Hop::Origin, body, &self.conn.proxy.clock, lent);
+            auth.apply(&mut out, &mut prepared.round)?;
         }
         if let Some((protocol, _)) = &prepared.upgrade {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -358,7 +332,7 @@ impl<'a> Exchange<'a> {
             return None;
         }
         let streams = !prepared.body.is_empty() && prepared.body.whole().is_none();
-        if first && streams && self.conn.is_http1 && link.info().version <= Version::HTTP_11 {
+        if first && streams && self.conn.is_http1 && link.version() <= Version::HTTP_11 {
             return Some(Arc::default());
         }
         head.headers.remove(header::EXPECT);
@@ -368,14 +342,12 @@ impl<'a> Exchange<'a> {
     /// The request for the HTTP library, listening for interim answers.
     fn outgoing(
         &self,
-        prepared: &Prepared,
-        head: &request::Parts,
-        body: SendBody,
+        mut request: Request<SendBody>,
+        version: Version,
         gate: Option<Arc<Gate>>,
         record: Option<&SendRecording>,
     ) -> Request<SendBody> {
-        let mut request = Request::from_parts(head.clone(), body);
-        if self.conn.is_http1 && prepared.head.version == Version::HTTP_11 {
+        if self.conn.is_http1 && version == Version::HTTP_11 {
             let shared = Arc::clone(&self.conn.shared);
             let record = record.cloned();
             hyper::ext::on_informational(&mut request, move |interim| {
@@ -430,42 +402,39 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Asks every party whether the answer will do.
+    /// Asks the credential whether the answer will do.
     async fn review(&self, prepared: &mut Prepared, sent: &Sent, sends: u8) -> Result<Verdict, ProxyError> {
-        let mut verdict = Verdict::Deliver;
-        for at in 0..prepared.parties.len() {
-            let party = &mut prepared.parties[at];
-            let answer = Reply {
-                status: sent.response.status(),
-                headers: sent.response.headers(),
-                hop: party.hop,
-                request: &sent.head,
-                target: self.target,
-            };
-            party.round.challenges.clear();
-            if answer.is_refusal() {
-                party.round.challenges = challenge::parse(answer.headers, &party.hop.challenge());
-            }
-            let mut own = party.auth.review(&answer, &mut party.round);
-            let may_send = sends < MAX_SENDS && prepared.body.can_resend() && prepared.upgrade_allows_resend();
-            if own != Verdict::Deliver && !may_send {
-                self.note(|| "refused, and the request cannot be sent again".to_owned());
-                own = Verdict::Deliver;
-            }
-            if own == Verdict::Renew {
-                let party = &prepared.parties[at];
-                let renewed = CURRENT.scope(self.recording.cloned(), party.auth.renew(&party.round)).await?;
-                own = if renewed { Verdict::Retry } else { Verdict::Deliver };
-            }
-            if own == Verdict::Deliver && answer.is_refusal() && party_is_parent(&prepared.parties[at]) {
-                return Err(ProxyError::new(ErrorId::UpstreamConnect, "the parent proxy refused our credentials"));
-            }
-            verdict = verdict.max(own);
+        let status = sent.response.status();
+        if sent.link.hop() == Hop::ParentProxy && status == Hop::ParentProxy.refusal() {
+            let detail = "the parent proxy refused our credentials; check `proxy.upstream.auth`";
+            return Err(ProxyError::new(ErrorId::UpstreamConnect, detail));
         }
-        if verdict != Verdict::Deliver {
-            for party in &mut prepared.parties {
-                party.round.attempt += 1;
-            }
+        let Some(auth) = prepared.auth.clone() else { return Ok(Verdict::Deliver) };
+        let answer = Reply {
+            status,
+            headers: sent.response.headers(),
+            hop: Hop::Origin,
+            request: &prepared.head,
+            target: self.target,
+        };
+        prepared.round.challenges.clear();
+        if answer.is_refusal() {
+            prepared.round.challenges = challenge::parse(answer.headers, &Hop::Origin.challenge());
+        }
+        let mut verdict = auth.review(&answer, &mut prepared.round);
+        if verdict == Verdict::Deliver {
+            return Ok(verdict);
+        }
+        if sends == MAX_SENDS || !prepared.body.can_resend() {
+            self.note(|| "refused, and the request cannot be sent again".to_owned());
+            return Ok(Verdict::Deliver);
+        }
+        if verdict == Verdict::Renew {
+            let renewed = CURRENT.scope(self.recording.cloned(), auth.renew(&prepared.round)).await?;
+            verdict = if renewed { Verdict::Retry } else { Verdict::Deliver };
+        }
+        if verdict == Verdict::Retry {
+            prepared.round.attempt += 1;
         }
         Ok(verdict)
     }
@@ -507,8 +476,7 @@ impl<'a> Exchange<'a> {
         let (mut head, incoming) = response.into_parts();
         let version = head.version;
         let upgrade = hop::strip_response(&mut head.headers, version).upgrade;
-        let injected = prepared.parties.iter().filter(|party| party.hop == Hop::Origin).map(|party| party.auth.as_ref());
-        reply::protect(&mut head, injected, self.conn.is_intercepted());
+        reply::protect(&mut head, prepared.auth.as_deref(), self.conn.is_intercepted());
         head.version = Version::HTTP_11;
         match (upstream, prepared.upgrade) {
             (Some(upstream), Some((asked, client))) => {
@@ -551,17 +519,6 @@ impl<'a> Exchange<'a> {
         tasks.spawn(tunnel::join_upgrades(client, upstream, records));
         Ok(Response::from_parts(head, OutBody::Empty))
     }
-}
-
-impl Prepared {
-    /// The client's connection is waiting for one answer to its request to upgrade; resends are possible before it.
-    fn upgrade_allows_resend(&self) -> bool {
-        self.upgrade.is_none() || self.body.is_empty()
-    }
-}
-
-fn party_is_parent(party: &Party) -> bool {
-    party.hop == Hop::ParentProxy
 }
 
 /// Why a send failed.

@@ -40,7 +40,7 @@ use crate::{
     rules::RuleSet,
     target::{Scheme, Target},
     tls::{client::TlsPolicy, leaf::Leaves},
-    upstream::Upstream,
+    upstream::{Upstream, came_from_us},
 };
 
 /// Everything that all connections share.
@@ -49,7 +49,7 @@ pub struct Proxy {
     /// Rules and settings, replaced as one.
     pub current: ArcSwap<Snapshot>,
     /// The way to origins.
-    pub upstream: Arc<Upstream>,
+    pub upstream: Upstream,
     /// Leaf certificates for interception.
     pub leaves: Leaves,
     /// Who looks.
@@ -204,7 +204,7 @@ fn route(conn: &Connection, request: &mut Request<Incoming>) -> Result<Route, Pr
     if request.method() == Method::CONNECT {
         return Ok(Route::Connect);
     }
-    refuse_loop(conn, request)?;
+    refuse_loop(request)?;
     let target =
         Target::from_uri(request.uri()).map_err(|error| ProxyError::new(ErrorId::BadRequest, error.to_string()))?;
     check_host(request, &target)?;
@@ -229,16 +229,8 @@ fn authenticate(conn: &Connection, request: &Request<Incoming>) -> Result<(), Pr
 }
 
 /// A request that already went through this proxy comes back by way of another.
-fn refuse_loop(conn: &Connection, request: &Request<Incoming>) -> Result<(), ProxyError> {
-    let own = conn.proxy.upstream.pseudonym();
-    let seen = request
-        .headers()
-        .get_all(header::VIA)
-        .iter()
-        .filter_map(|via| via.to_str().ok())
-        .flat_map(|via| via.split(','))
-        .any(|entry| entry.split_whitespace().nth(1) == Some(own));
-    if seen {
+fn refuse_loop(request: &Request<Incoming>) -> Result<(), ProxyError> {
+    if came_from_us(request.headers()) {
         let detail = "this request has been through this proxy before; check `proxy.upstream`";
         return Err(ProxyError::new(ErrorId::Loop, detail));
     }

@@ -8,16 +8,12 @@ use crate::auth::{AuthScheme, slots::scrub_query};
 
 /// Keeps an answer from undoing what the proxy does: no way around it (`Alt-Svc`), no shared cache for answers to
 /// requests that look anonymous, no query secret in a link.
-pub fn protect<'a>(head: &mut Parts, injected: impl Iterator<Item = &'a dyn AuthScheme>, intercepted: bool) {
-    let mut any = false;
-    for auth in injected {
-        any = true;
+pub fn protect(head: &mut Parts, injected: Option<&dyn AuthScheme>, intercepted: bool) {
+    if let Some(auth) = injected {
         scrub_links(&mut head.headers, auth);
-    }
-    if any {
         make_private(&mut head.headers);
     }
-    if any || intercepted {
+    if injected.is_some() || intercepted {
         head.headers.remove(header::ALT_SVC);
     }
     if !intercepted {

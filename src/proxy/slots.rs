@@ -7,7 +7,7 @@ use crate::{
     auth::{
         AuthScheme,
         scheme::Slot,
-        slots::{is_present, strip, underscore_twin},
+        slots::{present, strip, underscore_twin},
     },
     config::Existing,
     console::record::Recording,
@@ -27,7 +27,7 @@ pub fn clear_slots(
             let detail = format!("the request has a header that some servers read as `{name}`; leave it out");
             return Err(ProxyError::new(ErrorId::BadRequest, detail));
         }
-        if !is_present(head, slot) {
+        if !present(head, slot) {
             continue;
         }
         match existing {

@@ -92,11 +92,11 @@ struct Inherited {
 
 impl Compiler<'_> {
     fn error(&mut self, place: &Place, message: impl Into<String>) {
-        self.errors.push(Diagnostic::error(Some(place.clone()), message));
+        self.errors.push(Diagnostic::error(message).at(&place));
     }
 
     fn error_help(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
-        self.errors.push(Diagnostic::error(Some(place.clone()), message).help(help));
+        self.errors.push(Diagnostic::error(message).at(&place).help(help));
     }
 
     fn credentials(&mut self, config: &Config) {
@@ -389,7 +389,7 @@ impl Compiler<'_> {
             match HostPattern::parse(&host.value) {
                 Ok(pattern) => conditions.hosts.push(pattern),
                 Err(error) => {
-                    let diagnostic = Diagnostic::error(Some(host.place.clone()), error.message);
+                    let diagnostic = Diagnostic::error(error.message).at(&host.place);
                     self.errors.push(match error.help {
                         Some(help) => diagnostic.help(help),
                         None => diagnostic,

@@ -50,7 +50,7 @@ impl SchemeBuilder for Fakes {
     fn build(&self, name: &str, _: &SchemeConfig, place: &Place) -> Result<Arc<dyn AuthScheme>, Vec<Diagnostic>> {
         self.built.set(self.built.get() + 1);
         if name == "broken" {
-            return Err(vec![Diagnostic::error(Some(place.clone()), "broken credential")]);
+            return Err(vec![Diagnostic::error("broken credential").at(place)]);
         }
         Ok(Arc::new(Fake(name.to_owned())))
     }
