@@ -135,6 +135,16 @@ impl SourceTexts {
         self.files.extend(other.files);
     }
 
+    /// How many files there are.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// The text of a file.
     pub fn text(&self, file: &Path) -> Option<&Arc<str>> {
         self.files.get(file).map(|source| &source.text)
