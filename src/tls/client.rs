@@ -294,3 +294,99 @@ fn stamp(path: &Path) -> Stamp {
         inode: inode(&meta),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+
+    use super::*;
+    use crate::{auth::scheme::next_binding_id, tls::ca::Authority};
+
+    fn some_ca(name: &str) -> rcgen::Certificate {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn binding(http1_only: bool) -> Binding {
+        Binding { id: next_binding_id(), client_cert: None, http1_only }
+    }
+
+    #[test]
+    fn configurations_are_shared_by_policy_and_identity_alone() {
+        let tls = ClientTls::new(Roots::Mozilla);
+        let policy = TlsPolicy::DEFAULT;
+        let plain = tls.config(&policy, None, false).unwrap();
+        assert!(Arc::ptr_eq(&plain, &tls.config(&policy, None, false).unwrap()));
+        assert_eq!(plain.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert!(!plain.enable_early_data);
+        let http1 = tls.config(&policy, None, true).unwrap();
+        assert_eq!(http1.alpn_protocols, [b"http/1.1".to_vec()]);
+        let (ann, bob) = (binding(true), binding(false));
+        let of_ann = tls.config(&policy, Some(&ann), false).unwrap();
+        let of_bob = tls.config(&policy, Some(&bob), false).unwrap();
+        assert!(!Arc::ptr_eq(&of_ann, &of_bob) && !Arc::ptr_eq(&plain, &of_bob) && !Arc::ptr_eq(&http1, &of_ann));
+        assert_eq!(of_ann.alpn_protocols, [b"http/1.1".to_vec()]);
+    }
+
+    #[test]
+    fn a_changed_file_is_another_generation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("roots.pem");
+        let policy = TlsPolicy { extra_ca: Some(path.clone()), ca_only: true };
+        std::fs::write(&path, some_ca("one").pem()).unwrap();
+        let tls = ClientTls::new(Roots::Mozilla);
+        let (first, config) = (tls.generation(&policy).unwrap(), tls.config(&policy, None, false).unwrap());
+        std::fs::write(&path, format!("{}{}", some_ca("two").pem(), some_ca("three").pem())).unwrap();
+        assert_eq!(tls.generation(&policy).unwrap(), first, "looked at once a second");
+        tls.files.lock().unwrap()[&path].checked -= RECHECK_AFTER;
+        assert_ne!(tls.generation(&policy).unwrap(), first);
+        assert!(!Arc::ptr_eq(&config, &tls.config(&policy, None, false).unwrap()));
+    }
+
+    #[test]
+    fn unusable_roots_are_errors_that_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("roots.pem");
+        let config = |ca_only| {
+            let policy = TlsPolicy { extra_ca: Some(path.clone()), ca_only };
+            ClientTls::new(Roots::Mozilla).config(&policy, None, false).map(drop)
+        };
+        for (text, expected) in [(None, "cannot read"), (Some("nothing"), "holds no certificate")] {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            let error = config(false).unwrap_err();
+            assert!(error.contains(expected) && error.contains("roots.pem"), "{error}");
+        }
+        let only = TlsPolicy { extra_ca: None, ca_only: true };
+        assert!(ClientTls::new(Roots::Mozilla).config(&only, None, false).unwrap_err().contains("no `extra_ca`"));
+    }
+
+    #[test]
+    fn our_own_authority_never_vouches_for_an_upstream() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = Authority::open(&folder.path().join("data")).unwrap();
+        let older = Authority::open(&folder.path().join("older")).unwrap();
+        let tls = ClientTls::new(Roots::System).without(Some(own.certificate_der().clone()));
+        assert!(tls.is_ours(own.certificate_der(), true));
+        assert!(tls.is_ours(own.certificate_der(), false));
+        assert!(tls.is_ours(older.certificate_der(), true), "by its name, in the system's store");
+        assert!(!tls.is_ours(older.certificate_der(), false), "a user may name another proxy's CA");
+        assert!(!tls.is_ours(some_ca("Some CA").der(), true));
+        let path = folder.path().join("extra.pem");
+        std::fs::write(&path, own.certificate_pem()).unwrap();
+        let policy = TlsPolicy { extra_ca: Some(path), ca_only: false };
+        assert!(tls.config(&policy, None, false).unwrap_err().contains("own CA"));
+    }
+
+    #[test]
+    fn roots_are_read_on_first_use() {
+        let tls = ClientTls::new(Roots::Mozilla);
+        assert!(!tls.is_loaded());
+        tls.load();
+        assert!(tls.is_loaded());
+        assert_eq!(tls.base().unwrap().len(), webpki_roots::TLS_SERVER_ROOTS.len());
+    }
+}

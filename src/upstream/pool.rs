@@ -26,7 +26,10 @@ use super::{
     settings::Settings,
     tap::{Stream, Tapped},
 };
-use crate::target::{Scheme, Target};
+use crate::{
+    target::{Scheme, Target},
+    tls::client::TlsPolicy,
+};
 
 /// hyper refuses smaller read buffers.
 pub(super) const MIN_BUFFER: usize = 8 << 10;
@@ -173,6 +176,26 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
             }
         }
     }
+}
+
+/// Puts a new connection to the parent proxy in place of one that it has closed.
+pub(super) async fn replace(link: &mut Link) -> Result<(), LinkError> {
+    let want = Want {
+        target: &link.slot.target,
+        binding: None,
+        tls: &TlsPolicy::DEFAULT,
+        http1_only: true,
+        // The address was judged when the link was leased.
+        named: true,
+        fresh: true,
+    };
+    if let Started::Http1(sender, conn) = open(&link.shared, &link.settings, &want).await? {
+        conn.tap.move_from(&link.conn.tap);
+        link.sender = Sender::Http1(sender);
+        link.conn = conn;
+        link.reused = false;
+    }
+    Ok(())
 }
 
 /// An opened connection, its task running.

@@ -123,6 +123,13 @@ impl Tap {
         self.on.store(on, Ordering::Relaxed);
     }
 
+    /// Takes over the sink of another tap.
+    pub(super) fn move_from(&self, other: &Self) {
+        let sink = other.sink();
+        other.set(None);
+        self.set(sink);
+    }
+
     fn sink(&self) -> Option<SendRecording> {
         if !self.on.load(Ordering::Relaxed) {
             return None;
