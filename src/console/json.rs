@@ -1,5 +1,7 @@
 //! One JSON object per exchange and line (`--json`), masked like everything else.
 
+use std::borrow::Cow;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, Version};
 use serde_json::{Map, Value, json};
@@ -84,7 +86,7 @@ pub(super) fn tunnel(tunnel: &Tunnel, redactor: &Redactor, out: &mut Vec<u8>) {
 fn push_line(object: &Value, out: &mut Vec<u8>) {
     for c in object.to_string().chars() {
         let mut units = [0; 2];
-        if !c.is_ascii() && super::inert::line(c.encode_utf8(&mut [0; 4])).len() > 4 {
+        if !c.is_ascii() && matches!(super::inert::line(c.encode_utf8(&mut [0; 4])), Cow::Owned(_)) {
             for unit in c.encode_utf16(&mut units) {
                 out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
             }

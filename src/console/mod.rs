@@ -17,6 +17,8 @@ mod queue;
 mod raw;
 pub mod record;
 pub mod redact;
+#[cfg(test)]
+mod redact_tests;
 mod sink;
 mod terminal;
 #[cfg(test)]

@@ -477,6 +477,12 @@ impl Recording {
     pub fn finish(&self, error: Option<&str>) {
         self.inner.finish(error);
     }
+
+    /// Takes the exchange as it stands, so that a test can fix its times and render it.
+    #[cfg(test)]
+    pub(super) fn take(&self) -> Box<Exchange> {
+        self.inner.exchange.lock().unwrap().take().unwrap()
+    }
 }
 
 impl SendRecording {

@@ -29,6 +29,8 @@ pub const MIN_LENGTH: usize = 4;
 pub const MAX_SECRETS: usize = 4096;
 /// Bytes of a form that go into the automaton; the rest is compared.
 const PREFIX: usize = 24;
+/// Bytes of the longest escape of one character: two `\uXXXX`.
+const LONGEST_ESCAPE: usize = 12;
 
 /// Knows the secrets and the names of secrets, and masks them. Cheap to clone; clones share what they know.
 #[derive(Clone)]
@@ -170,15 +172,9 @@ impl Redactor {
             return spans;
         }
         search.find(bytes, cut, &mut |span| spans.push(span));
-        for view in views(bytes) {
-            search.find(&view.bytes, cut, &mut |(range, mask)| {
-                let to_end = cut && range.end == view.bytes.len();
-                let mut original = view.original(range);
-                if to_end {
-                    original.end = bytes.len();
-                }
-                spans.push((original, mask));
-            });
+        search.find_in_views(bytes, cut, &mut |span| spans.push(span));
+        if cut {
+            search.find_before_broken_escape(bytes, &mut |span| spans.push(span));
         }
         spans
     }
@@ -229,6 +225,38 @@ impl Search {
         }
         if cut {
             self.find_begun(bytes, found);
+        }
+    }
+
+    /// Looks into every other reading of the bytes.
+    fn find_in_views(&self, bytes: &[u8], cut: bool, found: &mut dyn FnMut(Span)) {
+        for view in views(bytes) {
+            self.find(&view.bytes, cut, &mut |(range, mask)| {
+                let to_end = cut && range.end == view.bytes.len();
+                let mut original = view.original(range);
+                if to_end {
+                    original.end = bytes.len();
+                }
+                found((original, mask));
+            });
+        }
+    }
+
+    /// A capture may end within an escape (`%4`, `\u00`), which then hides that a secret has begun before it.
+    fn find_before_broken_escape(&self, bytes: &[u8], found: &mut dyn FnMut(Span)) {
+        let window = bytes.len() - bytes.len().min(self.longest.saturating_mul(LONGEST_ESCAPE) + LONGEST_ESCAPE);
+        for end in bytes.len() - (bytes.len() - window).min(LONGEST_ESCAPE)..bytes.len() {
+            if !matches!(bytes[end], b'%' | b'\\') {
+                continue;
+            }
+            let part = &bytes[window..end];
+            let mut begun = |(range, mask): Span| {
+                if range.end == part.len() {
+                    found((window + range.start..bytes.len(), mask));
+                }
+            };
+            self.find(part, true, &mut begun);
+            self.find_in_views(part, true, &mut begun);
         }
     }
 
