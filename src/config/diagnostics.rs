@@ -326,6 +326,13 @@ pub struct Diagnostics {
     pub sources: SourceTexts,
 }
 
+impl From<Vec<Diagnostic>> for Diagnostics {
+    /// Without the texts of the files; places are shown by file and line alone until `sources` is set.
+    fn from(list: Vec<Diagnostic>) -> Self {
+        Self::new(list, SourceTexts::default())
+    }
+}
+
 impl Diagnostics {
     /// Sorted by file and place; what is said twice is kept once.
     pub fn new(mut list: Vec<Diagnostic>, sources: SourceTexts) -> Self {
