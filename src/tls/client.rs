@@ -47,7 +47,8 @@ impl TlsPolicy {
 pub struct ClientTls {
     roots: Roots,
     own_ca: Option<CertificateDer<'static>>,
-    base: OnceLock<Arc<RootCertStore>>,
+    extra: Option<PathBuf>,
+    base: OnceLock<Result<Arc<RootCertStore>, String>>,
     files: Mutex<IndexMap<PathBuf, RootFile>>,
     configs: Cache<ConfigKey, Arc<ClientConfig>>,
 }
@@ -81,6 +82,7 @@ impl ClientTls {
         Self {
             roots,
             own_ca: None,
+            extra: None,
             base: OnceLock::new(),
             files: Mutex::default(),
             configs: Cache::new(CACHED_CONFIGS),
@@ -88,8 +90,14 @@ impl ClientTls {
     }
 
     /// Also never trusts this authority, whatever its name, nor another certificate of its key.
-    pub fn without(mut self, own_ca: CertificateDer<'static>) -> Self {
-        self.own_ca = Some(own_ca);
+    pub fn without(mut self, own_ca: Option<CertificateDer<'static>>) -> Self {
+        self.own_ca = own_ca;
+        self
+    }
+
+    /// Adds the roots of a PEM file to every policy that is not `ca_only`. Read on first use.
+    pub fn with_extra(mut self, extra: Option<PathBuf>) -> Self {
+        self.extra = extra;
         self
     }
 
@@ -105,7 +113,8 @@ impl ClientTls {
 
     /// Reads the roots if that has not happened yet. Blocks on files.
     pub fn load(&self) {
-        self.base();
+        // An error is told to whoever needs the roots.
+        let _ = self.base();
     }
 
     /// A number that changes with the roots a policy stands for: 0 for the proxy's own, else made of the content of
@@ -147,20 +156,18 @@ impl ClientTls {
             if policy.ca_only {
                 return Err("`ca_only` is set, but there is no `extra_ca`".to_owned());
             }
-            return Ok(self.base());
+            return self.base();
         };
-        let mut store = if policy.ca_only { RootCertStore::empty() } else { (*self.base()).clone() };
-        for certificate in extra {
-            store.add(certificate.clone()).map_err(|error| format!("a certificate in `extra_ca`: {error}"))?;
-        }
+        let mut store = if policy.ca_only { RootCertStore::empty() } else { (*self.base()?).clone() };
+        add_all(&mut store, extra)?;
         Ok(Arc::new(store))
     }
 
-    fn base(&self) -> Arc<RootCertStore> {
-        self.base.get_or_init(|| Arc::new(self.read_roots())).clone()
+    fn base(&self) -> Result<Arc<RootCertStore>, String> {
+        self.base.get_or_init(|| self.read_roots().map(Arc::new)).clone()
     }
 
-    fn read_roots(&self) -> RootCertStore {
+    fn read_roots(&self) -> Result<RootCertStore, String> {
         let mut store = RootCertStore::empty();
         if self.roots != Roots::Mozilla {
             let found = rustls_native_certs::load_native_certs();
@@ -180,7 +187,11 @@ impl ClientTls {
             }
             store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
-        store
+        if let Some(path) = &self.extra {
+            let (_, certificates) = self.read_extra(path)?;
+            add_all(&mut store, &certificates)?;
+        }
+        Ok(store)
     }
 
     /// True for our own authority; with `by_name` also for every other one that is called like ours (an older one
@@ -248,6 +259,13 @@ impl fmt::Debug for ClientTls {
     }
 }
 
+fn add_all(store: &mut RootCertStore, certificates: &[CertificateDer<'static>]) -> Result<(), String> {
+    for certificate in certificates {
+        store.add(certificate.clone()).map_err(|error| format!("a certificate in `extra_ca` is unusable: {error}"))?;
+    }
+    Ok(())
+}
+
 fn build(roots: Arc<RootCertStore>, binding: Option<&Binding>, http1_only: bool) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -275,4 +293,100 @@ fn stamp(path: &Path) -> Stamp {
         modified: meta.modified().ok(),
         inode: inode(&meta),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair};
+
+    use super::*;
+    use crate::{auth::scheme::next_binding_id, tls::ca::Authority};
+
+    fn some_ca(name: &str) -> rcgen::Certificate {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn binding(http1_only: bool) -> Binding {
+        Binding { id: next_binding_id(), client_cert: None, http1_only }
+    }
+
+    #[test]
+    fn configurations_are_shared_by_policy_and_identity_alone() {
+        let tls = ClientTls::new(Roots::Mozilla);
+        let policy = TlsPolicy::DEFAULT;
+        let plain = tls.config(&policy, None, false).unwrap();
+        assert!(Arc::ptr_eq(&plain, &tls.config(&policy, None, false).unwrap()));
+        assert_eq!(plain.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
+        assert!(!plain.enable_early_data);
+        let http1 = tls.config(&policy, None, true).unwrap();
+        assert_eq!(http1.alpn_protocols, [b"http/1.1".to_vec()]);
+        let (ann, bob) = (binding(true), binding(false));
+        let of_ann = tls.config(&policy, Some(&ann), false).unwrap();
+        let of_bob = tls.config(&policy, Some(&bob), false).unwrap();
+        assert!(!Arc::ptr_eq(&of_ann, &of_bob) && !Arc::ptr_eq(&plain, &of_bob) && !Arc::ptr_eq(&http1, &of_ann));
+        assert_eq!(of_ann.alpn_protocols, [b"http/1.1".to_vec()]);
+    }
+
+    #[test]
+    fn a_changed_file_is_another_generation() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("roots.pem");
+        let policy = TlsPolicy { extra_ca: Some(path.clone()), ca_only: true };
+        std::fs::write(&path, some_ca("one").pem()).unwrap();
+        let tls = ClientTls::new(Roots::Mozilla);
+        let (first, config) = (tls.generation(&policy).unwrap(), tls.config(&policy, None, false).unwrap());
+        std::fs::write(&path, format!("{}{}", some_ca("two").pem(), some_ca("three").pem())).unwrap();
+        assert_eq!(tls.generation(&policy).unwrap(), first, "looked at once a second");
+        tls.files.lock().unwrap()[&path].checked -= RECHECK_AFTER;
+        assert_ne!(tls.generation(&policy).unwrap(), first);
+        assert!(!Arc::ptr_eq(&config, &tls.config(&policy, None, false).unwrap()));
+    }
+
+    #[test]
+    fn unusable_roots_are_errors_that_name_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("roots.pem");
+        let config = |ca_only| {
+            let policy = TlsPolicy { extra_ca: Some(path.clone()), ca_only };
+            ClientTls::new(Roots::Mozilla).config(&policy, None, false).map(drop)
+        };
+        for (text, expected) in [(None, "cannot read"), (Some("nothing"), "holds no certificate")] {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            let error = config(false).unwrap_err();
+            assert!(error.contains(expected) && error.contains("roots.pem"), "{error}");
+        }
+        let only = TlsPolicy { extra_ca: None, ca_only: true };
+        assert!(ClientTls::new(Roots::Mozilla).config(&only, None, false).unwrap_err().contains("no `extra_ca`"));
+    }
+
+    #[test]
+    fn our_own_authority_never_vouches_for_an_upstream() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = Authority::open(&folder.path().join("data")).unwrap();
+        let older = Authority::open(&folder.path().join("older")).unwrap();
+        let tls = ClientTls::new(Roots::System).without(Some(own.certificate_der().clone()));
+        assert!(tls.is_ours(own.certificate_der(), true));
+        assert!(tls.is_ours(own.certificate_der(), false));
+        assert!(tls.is_ours(older.certificate_der(), true), "by its name, in the system's store");
+        assert!(!tls.is_ours(older.certificate_der(), false), "a user may name another proxy's CA");
+        assert!(!tls.is_ours(some_ca("Some CA").der(), true));
+        let path = folder.path().join("extra.pem");
+        std::fs::write(&path, own.certificate_pem()).unwrap();
+        let policy = TlsPolicy { extra_ca: Some(path), ca_only: false };
+        assert!(tls.config(&policy, None, false).unwrap_err().contains("own CA"));
+    }
+
+    #[test]
+    fn roots_are_read_on_first_use() {
+        let tls = ClientTls::new(Roots::Mozilla);
+        assert!(!tls.is_loaded());
+        tls.load();
+        assert!(tls.is_loaded());
+        assert_eq!(tls.base().unwrap().len(), webpki_roots::TLS_SERVER_ROOTS.len());
+    }
 }

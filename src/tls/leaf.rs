@@ -136,3 +136,146 @@ impl fmt::Debug for Leaves {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+    use x509_parser::prelude::*;
+
+    use super::*;
+
+    fn leaves() -> (tempfile::TempDir, Leaves) {
+        let outer = tempfile::tempdir().unwrap();
+        let authority = Authority::open(&outer.path().join("data")).unwrap();
+        (outer, Leaves::new(Arc::new(authority)).unwrap())
+    }
+
+    fn host(text: &str) -> Host {
+        Host::parse(text).unwrap()
+    }
+
+    fn der(leaves: &Leaves, host: &Host) -> CertificateDer<'static> {
+        let now = SystemTime::now();
+        leaves.sign(host, now, now + VALID_FOR).unwrap()
+    }
+
+    #[test]
+    fn a_leaf_names_one_host_and_lives_for_days() {
+        let (_dir, leaves) = leaves();
+        let der = der(&leaves, &host("api.example.com"));
+        let (_, leaf) = X509Certificate::from_der(&der).unwrap();
+        let names = leaf.subject_alternative_name().unwrap().unwrap();
+        assert_eq!(names.value.general_names, [GeneralName::DNSName("api.example.com")]);
+        let days = (leaf.validity().not_after.timestamp() - leaf.validity().not_before.timestamp()) / 86400;
+        assert_eq!(days, 9);
+        assert!(leaf.validity().not_before.timestamp() < leaf.validity().not_after.timestamp() - 8 * 86400);
+        let usage = leaf.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.server_auth && !usage.client_auth && !usage.any);
+        assert!(!leaf.is_ca());
+        assert!(leaf.key_usage().unwrap().unwrap().value.digital_signature());
+        let has = |oid| leaf.iter_extensions().any(|extension| extension.oid == oid);
+        assert!(has(oid_registry::OID_X509_EXT_SUBJECT_KEY_IDENTIFIER));
+        assert!(has(oid_registry::OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER));
+        let (_, ca) = X509Certificate::from_der(leaves.authority.certificate_der()).unwrap();
+        assert_eq!(leaf.issuer().as_raw(), ca.subject().as_raw());
+        assert_ne!(leaf.public_key().raw, ca.public_key().raw);
+    }
+
+    #[test]
+    fn serials_are_random_and_the_key_is_shared() {
+        let (_dir, leaves) = leaves();
+        let (one, two) = (der(&leaves, &host("a.example")), der(&leaves, &host("a.example")));
+        let (_, one) = X509Certificate::from_der(&one).unwrap();
+        let (_, two) = X509Certificate::from_der(&two).unwrap();
+        assert_ne!(one.raw_serial(), two.raw_serial());
+        assert!(one.raw_serial().len() == 16 && one.raw_serial()[0] & 0x80 == 0);
+        assert_eq!(one.public_key().raw, two.public_key().raw);
+    }
+
+    #[test]
+    fn addresses_and_long_names_have_certificates_too() {
+        let (_dir, leaves) = leaves();
+        let der_v6 = der(&leaves, &host("[2001:db8::1]"));
+        let (_, leaf) = X509Certificate::from_der(&der_v6).unwrap();
+        let ip: IpAddr = "2001:db8::1".parse().unwrap();
+        let IpAddr::V6(ip) = ip else { unreachable!() };
+        let names = leaf.subject_alternative_name().unwrap().unwrap();
+        assert_eq!(names.value.general_names, [GeneralName::IPAddress(&ip.octets())]);
+        let long = format!("{}.example", vec!["a".repeat(60); 4].join("."));
+        let der_long = der(&leaves, &host(&long));
+        let (_, leaf) = X509Certificate::from_der(&der_long).unwrap();
+        assert!(leaf.subject().iter_common_name().all(|name| name.as_str().unwrap().len() <= MAX_COMMON_NAME));
+        assert_eq!(
+            leaf.subject_alternative_name().unwrap().unwrap().value.general_names,
+            [GeneralName::DNSName(&long)]
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn one_mint_under_concurrency() {
+        let (_dir, leaves) = leaves();
+        let leaves = Arc::new(leaves);
+        let tasks: Vec<_> = (0..100)
+            .map(|_| {
+                let leaves = leaves.clone();
+                tokio::spawn(async move { leaves.server_config(&host("a.example")).await.unwrap() })
+            })
+            .collect();
+        let mut configs = Vec::new();
+        for task in tasks {
+            configs.push(task.await.unwrap());
+        }
+        assert!(configs.iter().all(|config| Arc::ptr_eq(config, &configs[0])));
+    }
+
+    #[tokio::test]
+    async fn the_cache_is_bounded() {
+        let (_dir, leaves) = leaves();
+        for n in 0..5000 {
+            leaves.server_config(&host(&format!("h{n}.example"))).await.unwrap();
+        }
+        assert!(leaves.cache.len() <= CACHED_NAMES, "{}", leaves.cache.len());
+    }
+
+    #[test]
+    fn a_leaf_is_renewed_before_it_ends() {
+        let (_dir, leaves) = leaves();
+        let (name, now) = (host("a.example"), SystemTime::now());
+        let day = Duration::from_secs(86400);
+        let first = leaves.config_at(&name, now).unwrap();
+        assert!(Arc::ptr_eq(&first, &leaves.config_at(&name, now + 5 * day).unwrap()));
+        let second = leaves.config_at(&name, now + 6 * day + Duration::from_secs(1)).unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert!(Arc::ptr_eq(&second, &leaves.config_at(&name, now + 7 * day).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_trusts_the_authority_accepts_the_leaf_for_its_name_alone() {
+        let (_dir, leaves) = leaves();
+        let mut roots = RootCertStore::empty();
+        roots.add(leaves.authority.certificate_der().clone()).unwrap();
+        let mut client = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        let client = TlsConnector::from(Arc::new(client));
+        for (asked, minted, fits) in
+            [("a.example", "a.example", true), ("b.example", "a.example", false), ("127.0.0.1", "127.0.0.1", true)]
+        {
+            let acceptor = TlsAcceptor::from(leaves.server_config(&host(minted)).await.unwrap());
+            let (near, far) = tokio::io::duplex(16 << 10);
+            let server = tokio::spawn(async move { acceptor.accept(far).await.is_ok() });
+            let result = client.connect(ServerName::try_from(asked).unwrap(), near).await;
+            assert_eq!(result.is_ok(), fits, "{asked} against {minted}");
+            if let Ok(stream) = result {
+                assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+                assert!(server.await.unwrap());
+            }
+        }
+    }
+}

@@ -131,6 +131,7 @@ fn read_own(path: &Path, secret: bool) -> Result<Option<Zeroizing<String>>, CaEr
         check_private(path, &meta)?;
     } else {
         check_ours(path, &meta)?;
+        check_unwritable(path, &meta)?;
     }
     // Room for all of it at once: a growing buffer would leave copies of the key behind.
     let mut text = Zeroizing::new(String::with_capacity(MAX_FILE_BYTES as usize + 1));
@@ -182,6 +183,12 @@ fn check_ours(path: &Path, meta: &fs::Metadata) -> Result<(), CaError> {
     if meta.is_file() && meta.nlink() != 1 {
         return Err(CaError(format!("{} has a second name (hard link); remove it", path.display())));
     }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn check_unwritable(path: &Path, meta: &fs::Metadata) -> Result<(), CaError> {
+    use std::os::unix::fs::MetadataExt;
     if meta.mode() & 0o022 != 0 {
         return Err(CaError(format!(
             "{} can be written by others; run `chmod go-w {}`",
@@ -212,6 +219,11 @@ fn check_private(_path: &Path, _meta: &fs::Metadata) -> Result<(), CaError> {
 
 #[cfg(not(unix))]
 fn check_ours(_path: &Path, _meta: &fs::Metadata) -> Result<(), CaError> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_unwritable(_path: &Path, _meta: &fs::Metadata) -> Result<(), CaError> {
     Ok(())
 }
 
