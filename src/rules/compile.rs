@@ -35,7 +35,7 @@ pub trait SchemeBuilder {
     /// rule.
     fn build(&self, name: &str, config: &SchemeConfig, place: &Place) -> Result<Arc<dyn AuthScheme>, Vec<Diagnostic>>;
     /// One scheme that applies several in order.
-    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Arc<dyn AuthScheme>;
+    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Result<Arc<dyn AuthScheme>, Vec<String>>;
     /// Reads a text with all its references.
     fn text(&self, text: &Text) -> Result<Secret, String>;
 }
@@ -252,7 +252,14 @@ impl Compiler<'_> {
         }
         let auth = match schemes.len() {
             0 | 1 => schemes.pop(),
-            _ => Some(self.build.list(schemes)),
+            _ => match self.build.list(schemes) {
+                Ok(list) => Some(list),
+                Err(errors) => {
+                    let place = &refs[0].place;
+                    self.errors.extend(errors.into_iter().map(|error| Diagnostic::error(error).at(place)));
+                    None
+                }
+            },
         };
         (names, auth)
     }

@@ -55,7 +55,7 @@ impl SchemeBuilder for Fakes {
         Ok(Arc::new(Fake(name.to_owned())))
     }
 
-    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Arc<dyn AuthScheme> {
+    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
         let names: Vec<_> = members.iter().map(|member| member.describe()).collect();
         Arc::new(Fake(names.join("+")))
     }
