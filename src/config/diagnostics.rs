@@ -29,9 +29,16 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// An error at a place.
-    pub fn error(place: Option<Place>, message: impl Into<String>) -> Self {
-        Self { message: message.into(), place, label: None, help: None, severity: Severity::Error }
+    /// An error without a place.
+    pub fn error(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: None, label: None, help: None, severity: Severity::Error }
+    }
+
+    /// Pins it to a place.
+    #[must_use]
+    pub fn at(mut self, place: &Place) -> Self {
+        self.place = Some(place.clone());
+        self
     }
 
     /// Adds a short text at the marked source.
@@ -49,19 +56,29 @@ impl Diagnostic {
     }
 }
 
+/// The texts of the files that were read.
+#[derive(Clone, Debug, Default)]
+pub struct SourceTexts {}
+
 /// Several messages.
 #[derive(Clone, Debug, Default)]
-pub struct Diagnostics(pub Vec<Diagnostic>);
+pub struct Diagnostics {
+    /// In the order of the files.
+    pub list: Vec<Diagnostic>,
+    /// The files they are about.
+    pub sources: SourceTexts,
+}
 
-impl From<Vec<Diagnostic>> for Diagnostics {
-    fn from(list: Vec<Diagnostic>) -> Self {
-        Self(list)
+impl Diagnostics {
+    /// All messages with the texts they are about.
+    pub fn new(list: Vec<Diagnostic>, sources: SourceTexts) -> Self {
+        Self { list, sources }
     }
 }
 
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for one in &self.0 {
+        for one in &self.list {
             if let Some(place) = &one.place {
                 write!(f, "{place}: ")?;
             }

@@ -13,13 +13,11 @@ pub(super) fn check(nodes: &[Node], index: &Index, errors: &mut Vec<Diagnostic>)
     for (number, later) in nodes.iter().enumerate() {
         if let Some(earlier) = shadower(nodes, index, number) {
             errors.push(
-                Diagnostic::error(
-                    Some(later.rule.place.clone()),
-                    format!(
-                        "the rule `{}` is never used: `{}` ({}) comes first and fits everything it fits",
-                        later.rule.name, earlier.rule.name, earlier.rule.place
-                    ),
-                )
+                Diagnostic::error(format!(
+                    "the rule `{}` is never used: `{}` ({}) comes first and fits everything it fits",
+                    later.rule.name, earlier.rule.name, earlier.rule.place
+                ))
+                .at(&later.rule.place)
                 .label("never used")
                 .help(format!(
                     "move it above `{}`, make it a child of that rule, or remove one of the two",
