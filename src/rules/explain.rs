@@ -266,3 +266,6 @@ fn write_level(f: &mut fmt::Formatter<'_>, rules: &[Considered], others: usize, 
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
