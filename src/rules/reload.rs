@@ -166,7 +166,7 @@ impl Reloader {
         &self.store
     }
 
-    /// Loads now, whether something changed or not.
+    /// Loads now, whether something changed or not. Blocks on files, so keep it off the threads of the runtime.
     pub fn reload(&self) -> Status {
         self.load(true)
     }

@@ -418,6 +418,17 @@ fn what_did_not_change_is_shared_with_the_set_before() {
 }
 
 #[test]
+fn thousands_of_paths_of_one_host_compile_and_are_checked() {
+    let children = |count: u32| (0..count).map(|n| rule(&format!("r{n}"), n).path(&[&format!("/p/{n}")])).collect();
+    let parent = |children| rule("P", 1).host(&["a"]).rules(children);
+    let set = compile(vec![parent(children(5_000))]);
+    assert_eq!(get(&set, "https://a/p/4321"), "P/r4321");
+    let mut again: Vec<_> = children(5_000);
+    again.push(rule("again", 9).path(&["/p/17", "/p/17"]));
+    assert_errors(vec![parent(again)], &["`again` is never used: `r17`"]);
+}
+
+#[test]
 fn ten_thousand_rules_compile_and_find_their_own() {
     let rules: Vec<_> = (0..10_000)
         .map(|n| match n % 2 {
