@@ -301,7 +301,9 @@ impl Core {
         let settings = base.upstream(&loader, config, &ready.rules).map_err(|errors| config_errors(&errors))?;
         upstream.set(settings);
         loader.keep_passwords(ready.clients.clone());
-        let rules = Arc::new(ready.rules);
+        let clients = ready.clients;
+        let reloader = Reloader::new(loading::watched(ready.loaded, ready.rules), begun, loader.clone(), follow.clone());
+        let (rules, config) = (reloader.store().load_full(), reloader.store().config());
         let ca_pem = authority.certificate_pem().to_owned();
         let proxy = Arc::new(Proxy {
             current: ArcSwap::from_pointee(base.snapshot(Arc::clone(&rules), config, ready.clients)),

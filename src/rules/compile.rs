@@ -21,7 +21,7 @@ use crate::{
     auth::{AuthScheme, SchemeConfig},
     config::{
         At, AuthRef, Config, Existing, HeaderEdits, OnUnavailable, Place, Record, RuleConfig, RuleTls, WhenConfig,
-        diagnostics::{Diagnostic, Diagnostics},
+        diagnostics::{Diagnostic, Diagnostics, SourceTexts},
         text::Text,
     },
     secret::Secret,
@@ -45,6 +45,9 @@ const MAX_DEPTH: usize = 64;
 
 impl RuleSet {
     /// Compiles a configuration. Whatever did not change is shared with `previous`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at its place. The caller, who has read the files, adds their texts.
     pub fn compile(
         config: &Config,
         previous: Option<&RuleSet>,
@@ -56,7 +59,7 @@ impl RuleSet {
         let top = compiler.level(&config.rules, &Inherited::default(), 1);
         let Compiler { mut set, errors, .. } = compiler;
         if !errors.is_empty() {
-            return Err(errors.into());
+            return Err(Diagnostics::new(errors, SourceTexts::default()));
         }
         set.facts = Facts::of(&top);
         set.top = top;
@@ -92,11 +95,11 @@ struct Inherited {
 
 impl Compiler<'_> {
     fn error(&mut self, place: &Place, message: impl Into<String>) {
-        self.errors.push(Diagnostic::error(message).at(&place));
+        self.errors.push(Diagnostic::error(message).at(place));
     }
 
     fn error_help(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
-        self.errors.push(Diagnostic::error(message).at(&place).help(help));
+        self.errors.push(Diagnostic::error(message).at(place).help(help));
     }
 
     fn credentials(&mut self, config: &Config) {
