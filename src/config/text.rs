@@ -61,6 +61,11 @@ impl Text {
         Self { parts: vec![Part::Literal(text.into())] }
     }
 
+    /// A text that is one reference and nothing else.
+    pub fn reference(reference: Reference) -> Self {
+        Self { parts: vec![Part::Reference(reference)] }
+    }
+
     /// Parses references; `$${` is a literal `${`. Variables must have been replaced before.
     pub fn parse(text: &str) -> Result<Self, TextError> {
         let mut parts = Vec::new();
