@@ -22,7 +22,7 @@ use super::{
     body::SendBody,
     dial::{Facts, TlsFacts},
     parent,
-    pool::Slot,
+    pool::{self, Slot},
     settings::Settings,
     tap::Tap,
 };
@@ -127,9 +127,9 @@ impl Link {
         self.conn.authenticated.store(true, Ordering::Relaxed);
     }
 
-    /// Shows the exact bytes of an HTTP/1.1 connection to `sink` from now on, or to nobody.
+    /// Shows the exact bytes of an HTTP/1.1 connection to `sink` from now on, if it wants them, or to nobody.
     pub fn tap(&self, sink: Option<SendRecording>) {
-        self.conn.tap.set(sink);
+        self.conn.tap.set(sink.filter(SendRecording::wants_raw));
     }
 
     /// Gives the connection back. Call it when the answer's body has ended; if anything about the exchange is in
@@ -198,9 +198,11 @@ impl Link {
             let (Ok(true), Some(copy)) = (improved, copy) else {
                 return Ok(Response::from_parts(reply, reply_body));
             };
-            if Limited::new(reply_body, parent::MAX_REFUSAL_BYTES).collect().await.is_err() || !self.ready().await {
-                // The proxy closed after its 407; the next request on a new connection has the credential.
-                return self.pass(Request::from_parts(head, copy)).await;
+            let drained = Limited::new(reply_body, parent::MAX_REFUSAL_BYTES).collect().await.is_ok();
+            if (!drained || !self.ready().await)
+                && let Err(error) = pool::replace(self).await
+            {
+                tracing::debug!(%error, "the parent proxy closed after its refusal and cannot be reached again");
             }
             request = Request::from_parts(head, copy);
         }
@@ -281,9 +283,10 @@ fn to_http2(request: &mut Request<SendBody>, link: &Link) {
     let wants_trailers = headers.get_all(header::TE).iter().any(|value| {
         value.to_str().is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
     });
-    headers.remove(header::TE);
     if wants_trailers {
         headers.insert(header::TE, http::HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(header::TE);
     }
 }
 

@@ -205,3 +205,6 @@ pub enum LinkError {
     #[error(transparent)]
     Auth(#[from] crate::auth::AuthError),
 }
+
+#[cfg(test)]
+mod tests;

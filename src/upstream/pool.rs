@@ -26,7 +26,10 @@ use super::{
     settings::Settings,
     tap::{Stream, Tapped},
 };
-use crate::target::{Scheme, Target};
+use crate::{
+    target::{Scheme, Target},
+    tls::client::TlsPolicy,
+};
 
 /// hyper refuses smaller read buffers.
 pub(super) const MIN_BUFFER: usize = 8 << 10;
@@ -35,7 +38,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(15);
 const MAX_IDLE_PER_KEY: usize = 64;
 const MAX_IDLE: usize = 1024;
 /// A connection that was just given back may need a moment to notice that its exchange is over.
-const SETTLE: Duration = Duration::from_millis(10);
+const SETTLE: Duration = Duration::from_millis(25);
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 const MAX_HEADERS: usize = 256;
@@ -135,6 +138,7 @@ enum Step {
 /// Leases a connection.
 pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: &Want<'_>) -> Result<Link, LinkError> {
     let asked = Instant::now();
+    shared.start_sweeping();
     let slot = shared.pool.slot(settings, want)?;
     let http1_only = want.http1_only || want.binding.is_some_and(|binding| binding.http1_only);
     let link = |sender, conn, reused| Link {
@@ -168,11 +172,30 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
                 let turn = Turn { slot: &slot, outcome };
                 let result = open(shared, settings, want).await;
                 let (sender, conn) = turn.finish(result)?;
-                shared.start_sweeping();
                 return Ok(link(sender, conn, false));
             }
         }
     }
+}
+
+/// Puts a new connection to the parent proxy in place of one that it has closed.
+pub(super) async fn replace(link: &mut Link) -> Result<(), LinkError> {
+    let want = Want {
+        target: &link.slot.target,
+        binding: None,
+        tls: &TlsPolicy::DEFAULT,
+        http1_only: true,
+        // The address was judged when the link was leased.
+        named: true,
+        fresh: true,
+    };
+    if let Started::Http1(sender, conn) = open(&link.shared, &link.settings, &want).await? {
+        conn.tap.move_from(&link.conn.tap);
+        link.sender = Sender::Http1(sender);
+        link.conn = conn;
+        link.reused = false;
+    }
+    Ok(())
 }
 
 /// An opened connection, its task running.
@@ -424,9 +447,9 @@ impl Pool {
 }
 
 impl Shared {
-    /// Starts the sweeper, once, with the first connection.
+    /// Starts the sweeper, once, with the first lease.
     fn start_sweeping(self: &Arc<Self>) {
-        if self.pool.swept.swap(true, Ordering::Relaxed) {
+        if self.pool.swept.load(Ordering::Relaxed) || self.pool.swept.swap(true, Ordering::Relaxed) {
             return;
         }
         let shared: Weak<Self> = Arc::downgrade(self);

@@ -119,8 +119,18 @@ impl Tap {
     /// Sends the bytes from now on to `sink`, or nowhere.
     pub fn set(&self, sink: Option<SendRecording>) {
         let on = sink.is_some();
+        if !on && !self.on.load(Ordering::Relaxed) {
+            return;
+        }
         *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
         self.on.store(on, Ordering::Relaxed);
+    }
+
+    /// Takes over the sink of another tap.
+    pub(super) fn move_from(&self, other: &Self) {
+        let sink = other.sink();
+        other.set(None);
+        self.set(sink);
     }
 
     fn sink(&self) -> Option<SendRecording> {
