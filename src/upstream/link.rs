@@ -166,7 +166,8 @@ impl Link {
             to_origin_form(request.uri_mut());
             return self.pass(request).await;
         }
-        self.send_to_parent(request).await
+        // Boxed: the common case should not carry the room for this one.
+        Box::pin(self.send_to_parent(request)).await
     }
 
     async fn pass(&mut self, request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {

@@ -96,6 +96,8 @@ struct State {
     speaks: Speaks,
     /// Set while somebody opens a connection that others may share.
     dialling: Option<watch::Receiver<Outcome>>,
+    /// The pool has forgotten this slot; nothing may be given back to it.
+    forgotten: bool,
 }
 
 /// What the origin chose when it was last asked.
@@ -170,7 +172,8 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
             }
             Step::Dial(outcome) => {
                 let turn = Turn { slot: &slot, outcome };
-                let result = open(shared, settings, want).await;
+                // Boxed: most leases take a pooled connection and should not carry the room for this.
+                let result = Box::pin(open(shared, settings, want)).await;
                 let (sender, conn) = turn.finish(result)?;
                 return Ok(link(sender, conn, false));
             }
@@ -413,7 +416,7 @@ impl Pool {
             return;
         }
         let mut state = slot.lock();
-        if state.idle.len() < MAX_IDLE_PER_KEY {
+        if state.idle.len() < MAX_IDLE_PER_KEY && !state.forgotten {
             state.idle.push(Idle { sender, conn: conn.clone(), since: Instant::now() });
             self.idle.fetch_add(1, Ordering::Relaxed);
         }
@@ -431,6 +434,7 @@ impl Pool {
             self.idle.fetch_sub(state.idle.len(), Ordering::Relaxed);
             state.idle.clear();
             state.common.clear();
+            state.forgotten = true;
         }
     }
 
