@@ -135,6 +135,16 @@ impl SourceTexts {
         self.files.extend(other.files);
     }
 
+    /// How many files there are.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// The text of a file.
     pub fn text(&self, file: &Path) -> Option<&Arc<str>> {
         self.files.get(file).map(|source| &source.text)
@@ -314,6 +324,13 @@ pub struct Diagnostics {
     pub list: Vec<Diagnostic>,
     /// The files they are about.
     pub sources: SourceTexts,
+}
+
+impl From<Vec<Diagnostic>> for Diagnostics {
+    /// Without the texts of the files; places are shown by file and line alone until `sources` is set.
+    fn from(list: Vec<Diagnostic>) -> Self {
+        Self::new(list, SourceTexts::default())
+    }
 }
 
 impl Diagnostics {

@@ -5,6 +5,7 @@
 //! because values may be secrets.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     collections::HashSet,
     fmt,
@@ -19,6 +20,7 @@ use serde::{
 use super::{
     At, Place,
     diagnostics::{Diagnostic, closest},
+    text::TEXT,
     yaml::{Entry, Node, Scalar, Value, is_bool},
 };
 
@@ -65,8 +67,14 @@ pub fn resolve_path(file: &Path, written: &str) -> PathBuf {
 }
 
 /// One value or a list of them.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
+
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 const AT: &str = "$countersign::At";
 const NODE: &str = "$countersign::Node";
@@ -260,10 +268,23 @@ struct Reader<'n> {
 }
 
 impl<'n> Reader<'n> {
-    fn scalar(&self, expected: &str) -> Result<&'n Scalar, ReadError> {
+    /// The scalar as written.
+    fn written(&self, expected: &str) -> Result<&'n Scalar, ReadError> {
         match &self.node.value {
             Value::Scalar(scalar) => Ok(scalar),
             _ => Err(ReadError::message(format!("expected {expected}, found {}", self.node.kind()))),
+        }
+    }
+
+    /// The scalar with its references looked up, for everything but [`Text`](super::text::Text).
+    fn scalar(&self, expected: &str) -> Result<Cow<'n, Scalar>, ReadError> {
+        let scalar = self.written(expected)?;
+        if !scalar.text.contains("${") {
+            return Ok(Cow::Borrowed(scalar));
+        }
+        match super::text::Text::parse(&scalar.text).and_then(|text| text.read_now()) {
+            Ok(text) => Ok(Cow::Owned(Scalar { text: text.into(), plain: true })),
+            Err(error) => Err(ReadError::message(error.to_string())),
         }
     }
 
@@ -378,12 +399,18 @@ impl<'n> Deserializer<'n> for Reader<'n> {
                 _ => said,
             }))
         };
-        let result = self.scalar("`true` or `false`").and_then(read).and_then(|truth| visitor.visit_bool(truth));
+        let result = self
+            .scalar("`true` or `false`")
+            .and_then(|scalar| read(&scalar))
+            .and_then(|truth| visitor.visit_bool(truth));
         self.place(result)
     }
 
     fn deserialize_str<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, ReadError> {
-        let result = self.scalar("text").and_then(|scalar| visitor.visit_borrowed_str(&scalar.text));
+        let result = self.scalar("text").and_then(|scalar| match scalar {
+            Cow::Borrowed(scalar) => visitor.visit_borrowed_str(&scalar.text),
+            Cow::Owned(scalar) => visitor.visit_str(&scalar.text),
+        });
         self.place(result)
     }
 
@@ -444,6 +471,10 @@ impl<'n> Deserializer<'n> for Reader<'n> {
                     return Err(ReadError::message("the path is empty").or_at(&self.node.place));
                 }
                 visitor.visit_string(resolve_path(&file, &path.text).to_string_lossy().into_owned())
+            }
+            TEXT => {
+                let result = self.written("text").and_then(|scalar| visitor.visit_borrowed_str(&scalar.text));
+                self.place(result)
             }
             ONE_OR_MANY => match &self.node.value {
                 Value::Sequence(items) => self.list(items, visitor),
