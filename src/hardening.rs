@@ -12,12 +12,18 @@ pub struct Inherited {
     mask: Mode,
     core: Rlimit,
     files: Rlimit,
+    /// False if nothing was changed, so that there is nothing to take back.
+    changed: bool,
 }
 
 /// Hardens this process. Nothing here is worth refusing to start for: what the system does not offer stays as it was.
 pub fn harden() -> Inherited {
-    let inherited =
-        Inherited { mask: umask(PRIVATE), core: getrlimit(Resource::Core), files: getrlimit(Resource::Nofile) };
+    let inherited = Inherited {
+        mask: umask(PRIVATE),
+        core: getrlimit(Resource::Core),
+        files: getrlimit(Resource::Nofile),
+        changed: true,
+    };
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: inherited.core.maximum });
     let _ = setrlimit(Resource::Nofile, Rlimit { current: inherited.files.maximum, maximum: inherited.files.maximum });
     #[cfg(target_os = "linux")]
@@ -26,8 +32,16 @@ pub fn harden() -> Inherited {
 }
 
 impl Inherited {
+    /// For a process that was not hardened, such as one that uses this crate as a library.
+    pub fn untouched() -> Self {
+        Self { mask: PRIVATE, core: getrlimit(Resource::Core), files: getrlimit(Resource::Nofile), changed: false }
+    }
+
     /// Runs `start` as the process was before, so that a child it starts inherits the user's own settings and not ours.
     pub fn during<T>(&self, start: impl FnOnce() -> T) -> T {
+        if !self.changed {
+            return start();
+        }
         let files = getrlimit(Resource::Nofile);
         umask(self.mask);
         let _ = setrlimit(Resource::Core, self.core);

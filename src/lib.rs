@@ -1,5 +1,6 @@
 //! Countersign: a forward HTTP proxy that injects authentication.
 
+pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod clock;
@@ -8,6 +9,7 @@ pub mod console;
 pub mod control;
 pub mod durable;
 pub mod hardening;
+pub mod loading;
 pub mod paths;
 pub mod proxy;
 pub mod rules;

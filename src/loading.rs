@@ -2,8 +2,9 @@
 //! at every reload, and by the commands that look at a configuration without running it.
 
 use std::{
+    fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use tokio::runtime::Handle;
@@ -33,13 +34,22 @@ pub enum Origin {
 #[derive(Clone, Debug)]
 pub struct Loader(Arc<Shared>);
 
-#[derive(Debug)]
+/// Makes what credentials are built with, given the settings of the first load.
+pub type MakeContext = Box<dyn Fn(&Config) -> BuildContext + Send + Sync>;
+
 struct Shared {
     origin: Origin,
-    context: BuildContext,
+    make_context: MakeContext,
+    context: OnceLock<BuildContext>,
     runtime: Handle,
     color: bool,
     passwords: Mutex<Vec<(Arc<str>, Secret)>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loader").field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 /// A configuration with everything made from it.
@@ -54,13 +64,22 @@ pub struct Ready {
 }
 
 impl Loader {
-    /// A loader whose credentials are built with `context`. `color` is for the text of errors.
+    /// A loader whose credentials are built with what `make_context` gives. `color` is for the text of errors.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(origin: Origin, context: BuildContext, color: bool) -> Self {
-        let runtime = Handle::current();
-        Self(Arc::new(Shared { origin, context, runtime, color, passwords: Mutex::default() }))
+    pub fn new(origin: Origin, make_context: MakeContext, color: bool) -> Self {
+        let (runtime, context) = (Handle::current(), OnceLock::new());
+        Self(Arc::new(Shared { origin, make_context, context, runtime, color, passwords: Mutex::default() }))
+    }
+
+    /// What credentials are built with, once something was loaded.
+    pub fn context(&self) -> Option<&BuildContext> {
+        self.0.context.get()
+    }
+
+    fn built_with(&self) -> Result<&BuildContext, String> {
+        self.context().ok_or_else(|| "nothing has been loaded yet".to_owned())
     }
 
     /// Reads and compiles. Shares with `previous` what did not change. Blocks; not for the runtime's own threads.
@@ -72,6 +91,7 @@ impl Loader {
             Origin::Files(sources) => load::load(sources)?,
             Origin::Text(name, text) => load::load_text(name, text)?,
         };
+        self.0.context.get_or_init(|| (self.0.make_context)(&loaded.config));
         let compiled = RuleSet::compile(&loaded.config, previous, self);
         let clients = self.clients(&loaded.config);
         match (compiled, clients) {
@@ -110,7 +130,10 @@ impl Loader {
                 Some(scheme) => Ok(Some(scheme)),
                 None => Err(vec![format!("`proxy.upstream.auth` names `{name}`, which is no credential")]),
             },
-            AuthRef::Inline(config) => config.build("proxy.upstream", &self.0.context).map(Some),
+            AuthRef::Inline(config) => {
+                let context = self.built_with().map_err(|error| vec![error])?;
+                config.build("proxy.upstream", context).map(Some)
+            }
         }
     }
 
@@ -126,19 +149,19 @@ impl Loader {
 
     /// A text with all its references read.
     pub fn read_text(&self, text: &Text) -> Result<Secret, String> {
-        self.0.runtime.block_on(self.0.context.sources.read(text)).map_err(|error| error.to_string())
+        let context = self.built_with()?;
+        self.0.runtime.block_on(context.sources.read(text)).map_err(|error| error.to_string())
     }
 }
 
 impl SchemeBuilder for Loader {
     fn build(&self, name: &str, config: &SchemeConfig, place: &Place) -> Result<Arc<dyn AuthScheme>, Vec<Diagnostic>> {
-        config.build(name, &self.0.context).map_err(|errors| {
-            errors.into_iter().map(|error| Diagnostic::error(error).at(place)).collect::<Vec<_>>()
-        })
+        let built = self.built_with().map_err(|error| vec![error]).and_then(|context| config.build(name, context));
+        built.map_err(|errors| errors.into_iter().map(|error| Diagnostic::error(error).at(place)).collect())
     }
 
-    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Result<Arc<dyn AuthScheme>, String> {
-        list::List::build(members)
+    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
+        Ok(Arc::new(list::List::new(members)?))
     }
 
     fn text(&self, text: &Text) -> Result<Secret, String> {

@@ -20,7 +20,9 @@ pub const DATA_DIR_VARIABLE: &str = "COUNTERSIGN_DATA_DIR";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// There is no home folder to derive it from.
-    #[error("cannot tell where to keep data: no home folder is known; name a folder with --data-dir or {DATA_DIR_VARIABLE}")]
+    #[error(
+        "cannot tell where to keep data: no home folder is known; name a folder with --data-dir or {DATA_DIR_VARIABLE}"
+    )]
     NoHome,
     /// It cannot be made or looked at.
     #[error("cannot use the data folder {path}: {why}")]

@@ -1,9 +1,6 @@
 //! What can be typed: the tree of commands and flags. What they do is in the files beside this one.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -32,7 +29,14 @@ pub struct Global {
     #[arg(long, global = true, value_name = "DIR", env = "COUNTERSIGN_DATA_DIR", help_heading = "Everywhere")]
     pub data_dir: Option<PathBuf>,
     /// Environment of the configuration to use
-    #[arg(short, long, global = true, value_name = "NAME", env = "COUNTERSIGN_ENVIRONMENT", help_heading = "Everywhere")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "COUNTERSIGN_ENVIRONMENT",
+        help_heading = "Everywhere"
+    )]
     pub environment: Option<String>,
     /// When to use colour
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", help_heading = "Everywhere")]
@@ -316,29 +320,30 @@ pub struct CompletionsArgs {
 }
 
 const TOP_EXAMPLES: &str = "Examples:\n  countersign                                     run the proxy with ./countersign.yaml\n  countersign run -- curl https://api.github.com/user";
-const START_EXAMPLES: &str =
-    "Examples:\n  countersign start -v -e prod\n  countersign start --listen 127.0.0.1:0 --address-file /tmp/addresses.json";
-const RUN_EXAMPLES: &str = "Examples:\n  countersign run -- git push\n  countersign run -e prod --only node -- npm test";
+const START_EXAMPLES: &str = "Examples:\n  countersign start -v -e prod\n  countersign start --listen 127.0.0.1:0 --address-file /tmp/addresses.json";
+const RUN_EXAMPLES: &str =
+    "Examples:\n  countersign run -- git push\n  countersign run -e prod --only node -- npm test";
 const ENV_EXAMPLES: &str = "Examples:\n  eval \"$(countersign env)\"\n  countersign env --format docker > proxy.env && docker run --env-file proxy.env ...";
 const CHECK_EXAMPLES: &str = "Examples:\n  countersign check\n  countersign check -e prod deploy/countersign.yaml";
 const EXPLAIN_EXAMPLES: &str = "Examples:\n  countersign explain GET https://api.github.com/user\n  countersign explain POST https://api.acme.example/orders -H 'Content-Type: application/json' --data @order.json --json";
 const RULES_EXAMPLES: &str = "Examples:\n  countersign rules\n  countersign rules -e prod --json";
-const CONFIG_EXAMPLES: &str = "Examples:\n  countersign config show --origin\n  countersign config schema > countersign.schema.json";
+const CONFIG_EXAMPLES: &str =
+    "Examples:\n  countersign config show --origin\n  countersign config schema > countersign.schema.json";
 const CONFIG_SHOW_EXAMPLES: &str = "Examples:\n  countersign config show\n  countersign config show --origin -e prod";
 const CONFIG_PATH_EXAMPLES: &str = "Examples:\n  countersign config path\n  countersign config path --json";
 const CONFIG_SCHEMA_EXAMPLES: &str =
     "Examples:\n  countersign config schema\n  countersign config schema > countersign.schema.json";
-const SECRET_EXAMPLES: &str = "Examples:\n  countersign secret set weather\n  pass show acme | countersign secret set acme";
-const SECRET_SET_EXAMPLES: &str =
-    "Examples:\n  countersign secret set weather               asks for the value\n  countersign secret set weather < key.txt     reads it";
+const SECRET_EXAMPLES: &str =
+    "Examples:\n  countersign secret set weather\n  pass show acme | countersign secret set acme";
+const SECRET_SET_EXAMPLES: &str = "Examples:\n  countersign secret set weather               asks for the value\n  countersign secret set weather < key.txt     reads it";
 const SECRET_LIST_EXAMPLES: &str = "Examples:\n  countersign secret list\n  countersign secret list --json";
 const SECRET_RM_EXAMPLES: &str =
     "Examples:\n  countersign secret rm weather\n  countersign secret rm --data-dir ./data weather";
 const CA_EXAMPLES: &str = "Examples:\n  countersign ca show\n  countersign ca export --out countersign.pem";
 const CA_SHOW_EXAMPLES: &str = "Examples:\n  countersign ca show\n  countersign ca show --json";
-const CA_EXPORT_EXAMPLES: &str =
-    "Examples:\n  countersign ca export --out countersign.pem\n  countersign ca export --format bundle > roots-and-ours.pem";
-const CA_ROTATE_EXAMPLES: &str = "Examples:\n  countersign ca rotate\n  countersign ca rotate && eval \"$(countersign env)\"";
+const CA_EXPORT_EXAMPLES: &str = "Examples:\n  countersign ca export --out countersign.pem\n  countersign ca export --format bundle > roots-and-ours.pem";
+const CA_ROTATE_EXAMPLES: &str =
+    "Examples:\n  countersign ca rotate\n  countersign ca rotate && eval \"$(countersign env)\"";
 const DEMO_EXAMPLES: &str = "Examples:\n  countersign demo\n  countersign demo --once";
 const INIT_EXAMPLES: &str =
     "Examples:\n  countersign init --host api.github.com\n  countersign init --config deploy/countersign.yaml";

@@ -42,6 +42,14 @@ impl Failure {
         Self::Failed(why.into())
     }
 
+    /// What is said on standard error. A rendered list of configuration errors speaks for itself.
+    pub fn report(&self) -> String {
+        match self {
+            Self::Config(text) => text.clone(),
+            other => format!("error: {other}"),
+        }
+    }
+
     /// What the process ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -74,29 +82,27 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         return not_joined("start", &global, &start, inherited);
     };
     if start != args::StartArgs::default() {
-        return Err(Failure::Usage("flags of `start` stand before another command; put flags after the command".into()));
+        return Err(Failure::Usage(
+            "flags of `start` stand before another command; put flags after the command".into(),
+        ));
     }
     match command {
         Command::Env(args) => env::env(&global, &args),
         Command::Secret(command) => secret::secret(&global, command),
         Command::Ca(command) => ca::ca(&global, command),
-        Command::Init(args) => init::init(&global, &args),
+        Command::Init(args) => init::init(&global, &args, inherited),
         Command::Status => status::status(&global),
         Command::Reload => status::reload(&global),
         Command::Stop => status::stop(&global),
         Command::Completions(args) => completions::completions(args.shell),
         Command::Man => man::man(),
+        Command::Run(args) if args.attach => run::attach(&global, &args, inherited),
         other => not_joined("this command", &global, &other, inherited),
     }
 }
 
 /// Commands whose parts live on other branches until they are joined.
-fn not_joined(
-    name: &str,
-    _global: &Global,
-    _args: &dyn std::fmt::Debug,
-    _inherited: Inherited,
-) -> Result<u8, Failure> {
+fn not_joined(name: &str, _global: &Global, _args: &dyn std::fmt::Debug, _inherited: Inherited) -> Result<u8, Failure> {
     Err(Failure::failed(format!("{name} is not joined in yet")))
 }
 

@@ -33,7 +33,10 @@ pub(super) fn secret(global: &Global, command: SecretCommand) -> Result<u8, Fail
             }
             let store = open(global)?;
             let replaced = store.set(&name, value(&name)?)?;
-            output::say(format!("{} {name}; use it as ${{secret:{name}}}", if replaced { "replaced" } else { "stored" }));
+            output::say(format!(
+                "{} {name}; use it as ${{secret:{name}}}",
+                if replaced { "replaced" } else { "stored" }
+            ));
         }
         SecretCommand::List => {
             let names = open(global)?.names()?;

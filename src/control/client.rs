@@ -23,7 +23,9 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens: the process is gone without having removed its run file.
-    #[error("the proxy that ran at {console} (process {pid}) does not answer: {why}; start it again with `countersign`")]
+    #[error(
+        "the proxy that ran at {console} (process {pid}) does not answer: {why}; start it again with `countersign`"
+    )]
     Gone {
         /// The console's address.
         console: String,
@@ -72,7 +74,8 @@ async fn exchange(info: &RunInfo, method: Method, path: &str) -> Result<Answer, 
         .map_err(|error| strange(error.to_string()))?;
     let response = sender.send_request(request).await.map_err(|error| strange(error.to_string()))?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|error| strange(error.to_string()))?;
+    let body =
+        Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|error| strange(error.to_string()))?;
     connection.abort();
     Ok(Answer { status, json: serde_json::from_slice(&body.to_bytes()).unwrap_or_default() })
 }

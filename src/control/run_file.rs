@@ -28,8 +28,12 @@ pub struct RunInfo {
     pub login: Option<Login>,
     /// The main configuration file, if there is one.
     pub config: Option<PathBuf>,
-    /// Hosts that rules name on loopback, so that `NO_PROXY` must not hold them.
+    /// Hosts that rules name, so that `NO_PROXY` must not hold them. Loopback ones are enough.
     pub rule_hosts: Vec<String>,
+    /// Environment variables that credentials are read from: children of `run` do not get them.
+    pub secret_variables: Vec<String>,
+    /// The certificate of the authority, PEM.
+    pub ca_pem: String,
     /// When it started, RFC 3339.
     pub started: String,
 }
@@ -98,8 +102,7 @@ impl RunFile {
     pub fn write(dir: &DataDir, info: &RunInfo) -> Result<Self, RunFileError> {
         dir.folder("run")?;
         let path = dir.run_file();
-        let failed =
-            |why: String| RunFileError::Write { path: path.display().to_string(), why };
+        let failed = |why: String| RunFileError::Write { path: path.display().to_string(), why };
         let json = serde_json::to_vec_pretty(&OnDisk::from(info)).map_err(|error| failed(error.to_string()))?;
         durable::write(&path, &json, 0o600, IfThere::Replace).map_err(|error| failed(error.to_string()))?;
         Ok(Self { pid: info.pid, path })
@@ -147,8 +150,9 @@ struct OnDisk {
     token: String,
     login: Option<LoginOnDisk>,
     config: Option<PathBuf>,
-    #[serde(default)]
     rule_hosts: Vec<String>,
+    secret_variables: Vec<String>,
+    ca_pem: String,
     started: String,
 }
 
@@ -165,12 +169,14 @@ impl From<&RunInfo> for OnDisk {
             proxy: info.proxy.clone(),
             console: info.console.clone(),
             token: info.token.expose().to_owned(),
-            login: info.login.as_ref().map(|login| LoginOnDisk {
-                user: login.user.clone(),
-                password: login.password.expose().to_owned(),
-            }),
+            login: info
+                .login
+                .as_ref()
+                .map(|login| LoginOnDisk { user: login.user.clone(), password: login.password.expose().to_owned() }),
             config: info.config.clone(),
             rule_hosts: info.rule_hosts.clone(),
+            secret_variables: info.secret_variables.clone(),
+            ca_pem: info.ca_pem.clone(),
             started: info.started.clone(),
         }
     }
@@ -186,6 +192,8 @@ impl From<OnDisk> for RunInfo {
             login: file.login.map(|login| Login { user: login.user, password: Secret::new(login.password) }),
             config: file.config,
             rule_hosts: file.rule_hosts,
+            secret_variables: file.secret_variables,
+            ca_pem: file.ca_pem,
             started: file.started,
         }
     }
@@ -206,6 +214,8 @@ pub(crate) mod tests {
             login: Some(Login { user: "env".into(), password: Secret::new("pass") }),
             config: None,
             rule_hosts: vec!["127.0.0.1".into()],
+            secret_variables: vec!["GITHUB_TOKEN".into()],
+            ca_pem: String::new(),
             started: "2026-11-22T00:00:00Z".into(),
         }
     }

@@ -144,7 +144,8 @@ impl Router {
 
     fn knows_token(&self, headers: &HeaderMap) -> bool {
         let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given = value.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
+        let given =
+            value.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
         given.is_some_and(|(_, token)| Secret::new(token) == self.token)
     }
 }
@@ -266,7 +267,8 @@ mod tests {
     async fn pages_and_rebound_names_are_turned_away() {
         assert_eq!(ask(Method::GET, "/api/status", &[HOST, TOKEN, ("origin", "http://127.0.0.1:81")]).await.0, 403);
         assert_eq!(ask(Method::GET, "/healthz", &[HOST, ("origin", "null")]).await.0, 403);
-        for host in ["evil.example:81", "127.0.0.1", "127.0.0.1:82", "0.0.0.0:81", "localhost.evil:81", "a@localhost:81"]
+        for host in
+            ["evil.example:81", "127.0.0.1", "127.0.0.1:82", "0.0.0.0:81", "localhost.evil:81", "a@localhost:81"]
         {
             assert_eq!(ask(Method::GET, "/healthz", &[("host", host)]).await.0, 421, "{host}");
         }

@@ -21,7 +21,7 @@ use crate::{
     auth::{AuthScheme, SchemeConfig},
     config::{
         At, AuthRef, Config, Existing, HeaderEdits, OnUnavailable, Place, Record, RuleConfig, RuleTls, WhenConfig,
-        diagnostics::{Diagnostic, Diagnostics},
+        diagnostics::{Diagnostic, Diagnostics, SourceTexts},
         text::Text,
     },
     secret::Secret,
@@ -35,7 +35,7 @@ pub trait SchemeBuilder {
     /// rule.
     fn build(&self, name: &str, config: &SchemeConfig, place: &Place) -> Result<Arc<dyn AuthScheme>, Vec<Diagnostic>>;
     /// One scheme that applies several in order.
-    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Arc<dyn AuthScheme>;
+    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Result<Arc<dyn AuthScheme>, Vec<String>>;
     /// Reads a text with all its references.
     fn text(&self, text: &Text) -> Result<Secret, String>;
 }
@@ -45,6 +45,9 @@ const MAX_DEPTH: usize = 64;
 
 impl RuleSet {
     /// Compiles a configuration. Whatever did not change is shared with `previous`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at its place. The caller, who has read the files, adds their texts.
     pub fn compile(
         config: &Config,
         previous: Option<&RuleSet>,
@@ -56,7 +59,7 @@ impl RuleSet {
         let top = compiler.level(&config.rules, &Inherited::default(), 1);
         let Compiler { mut set, errors, .. } = compiler;
         if !errors.is_empty() {
-            return Err(errors.into());
+            return Err(Diagnostics::new(errors, SourceTexts::default()));
         }
         set.facts = Facts::of(&top);
         set.top = top;
@@ -92,11 +95,11 @@ struct Inherited {
 
 impl Compiler<'_> {
     fn error(&mut self, place: &Place, message: impl Into<String>) {
-        self.errors.push(Diagnostic::error(message).at(&place));
+        self.errors.push(Diagnostic::error(message).at(place));
     }
 
     fn error_help(&mut self, place: &Place, message: impl Into<String>, help: impl Into<String>) {
-        self.errors.push(Diagnostic::error(message).at(&place).help(help));
+        self.errors.push(Diagnostic::error(message).at(place).help(help));
     }
 
     fn credentials(&mut self, config: &Config) {
@@ -252,7 +255,14 @@ impl Compiler<'_> {
         }
         let auth = match schemes.len() {
             0 | 1 => schemes.pop(),
-            _ => Some(self.build.list(schemes)),
+            _ => match self.build.list(schemes) {
+                Ok(list) => Some(list),
+                Err(errors) => {
+                    let place = &refs[0].place;
+                    self.errors.extend(errors.into_iter().map(|error| Diagnostic::error(error).at(place)));
+                    None
+                }
+            },
         };
         (names, auth)
     }

@@ -9,14 +9,14 @@
 //! groups its children: it never decides, and it fits only if one of them does.
 
 pub mod compile;
-//X pub mod explain;
+pub mod explain;
 pub mod host;
 pub mod index;
 pub mod path;
 pub mod pattern;
 pub mod reload;
 pub mod shadow;
-//X pub mod watch;
+pub mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},

@@ -16,6 +16,8 @@ use regex::bytes::{Regex, RegexBuilder};
 #[derive(Clone, Debug)]
 pub struct PathPattern {
     source: Box<str>,
+    /// The source in the form in which it is compared.
+    escaped: Box<str>,
     shape: Shape,
 }
 
@@ -27,8 +29,8 @@ enum Shape {
     Exact(Box<str>),
     /// `/a/**`: kept with its final slash.
     Below(Box<str>),
-    /// Everything else.
-    Regex(Regex),
+    /// Everything else. What stands before the first wildcard is checked first, because that is cheap.
+    Regex { front: Box<str>, regex: Regex },
 }
 
 /// What is wrong with a path pattern, and what to write in its place.
@@ -55,7 +57,7 @@ impl PathPattern {
             return fail(format!("the path `{text}` holds a fragment"), "fragments are never sent; leave it out");
         }
         if text == "**" || text == "/**" {
-            return Ok(Self { source: text.into(), shape: Shape::All });
+            return Ok(Self { source: text.into(), escaped: text.into(), shape: Shape::All });
         }
         if !text.starts_with('/') && !text.starts_with("**/") {
             return fail(format!("the path `{text}` does not begin with `/`"), &format!("write `/{text}`"));
@@ -68,14 +70,17 @@ impl PathPattern {
             );
         }
         let shape = match (escaped.find('*'), escaped.strip_suffix("**")) {
-            (None, _) => Shape::Exact(escaped.into()),
+            (None, _) => Shape::Exact(escaped.as_str().into()),
             (_, Some(front)) if front.ends_with('/') && !front.contains('*') => Shape::Below(front.into()),
-            _ => Shape::Regex(compile(&escaped).map_err(|error| PathError {
-                message: format!("the path `{text}` cannot be compiled: {error}"),
-                help: "use fewer wildcards".to_owned(),
-            })?),
+            _ => {
+                let regex = compile(&escaped).map_err(|error| PathError {
+                    message: format!("the path `{text}` cannot be compiled: {error}"),
+                    help: "use fewer wildcards".to_owned(),
+                })?;
+                Shape::Regex { front: fixed_front(&escaped).into(), regex }
+            }
         };
-        Ok(Self { source: text.into(), shape })
+        Ok(Self { source: text.into(), escaped: escaped.into(), shape })
     }
 
     /// True if a path in [normal form](normal) fits.
@@ -84,7 +89,7 @@ impl PathPattern {
             Shape::All => true,
             Shape::Exact(exact) => **exact == *path,
             Shape::Below(front) => path.starts_with(&**front),
-            Shape::Regex(regex) => regex.is_match(path.as_bytes()),
+            Shape::Regex { front, regex } => path.starts_with(&**front) && regex.is_match(path.as_bytes()),
         }
     }
 
@@ -95,9 +100,17 @@ impl PathPattern {
             (_, Shape::Exact(path)) => self.matches(path),
             (Shape::Below(a), Shape::Below(b)) => b.starts_with(&**a),
             // A pattern that begins with these very characters matches nothing outside of them.
-            (Shape::Below(front), Shape::Regex(_)) => literal_front(&escape(&other.source)).starts_with(&**front),
-            (Shape::Regex(_), Shape::Regex(_)) => escape(&self.source) == escape(&other.source),
+            (Shape::Below(front), Shape::Regex { front: other, .. }) => other.starts_with(&**front),
+            (Shape::Regex { .. }, Shape::Regex { .. }) => self.escaped == other.escaped,
             _ => false,
+        }
+    }
+
+    /// The one path that fits, in normal form, if there is but one.
+    pub fn exact(&self) -> Option<&str> {
+        match &self.shape {
+            Shape::Exact(path) => Some(path),
+            _ => None,
         }
     }
 
@@ -196,8 +209,8 @@ fn resolve_dots(path: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
-/// What stands before the first wildcard.
-fn literal_front(pattern: &str) -> &str {
+/// What every path begins with that fits: all before the first wildcard.
+fn fixed_front(pattern: &str) -> &str {
     pattern.find('*').map_or(pattern, |end| &pattern[..end])
 }
 

@@ -55,7 +55,7 @@ impl SchemeBuilder for Fakes {
         Ok(Arc::new(Fake(name.to_owned())))
     }
 
-    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Arc<dyn AuthScheme> {
+    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
         let names: Vec<_> = members.iter().map(|member| member.describe()).collect();
         Arc::new(Fake(names.join("+")))
     }
@@ -144,8 +144,16 @@ pub(super) fn compile(rules: Vec<RuleConfig>) -> RuleSet {
     RuleSet::compile(&config(rules), None, &Fakes::default()).unwrap()
 }
 
-fn errors(rules: Vec<RuleConfig>) -> Diagnostics {
-    RuleSet::compile(&config(rules), None, &Fakes::default()).unwrap_err()
+/// Place, message and help of everything that is wrong, a line each.
+fn shown(errors: &Diagnostics) -> String {
+    let line = |one: &Diagnostic| {
+        format!("{}: {} / {}\n", one.place.as_ref().unwrap(), one.message, one.help.as_deref().unwrap_or_default())
+    };
+    errors.list.iter().map(line).collect()
+}
+
+fn errors(rules: Vec<RuleConfig>) -> String {
+    shown(&RuleSet::compile(&config(rules), None, &Fakes::default()).unwrap_err())
 }
 
 fn found(set: &RuleSet, method: Method, url: &str) -> Option<Arc<Rule>> {
@@ -287,7 +295,7 @@ fn questions_about_hosts() {
 /// Messages as one text, for searching.
 #[track_caller]
 fn assert_errors(rules: Vec<RuleConfig>, expected: &[&str]) {
-    let errors = errors(rules).to_string();
+    let errors = errors(rules);
     for text in expected {
         assert!(errors.contains(text), "{text:?} is not in:\n{errors}");
     }
@@ -348,7 +356,7 @@ fn a_covered_rule_is_an_error_that_names_both() {
     let covered = |earlier: RuleConfig, later: RuleConfig| {
         let rules = vec![earlier, later];
         RuleSet::compile(&config(rules), None, &Fakes::default()).is_err_and(|errors| {
-            let text = errors.to_string();
+            let text = shown(&errors);
             assert!(text.contains("`late` is never used: `early` (countersign.yaml:1)"), "{text}");
             text.starts_with("countersign.yaml:2")
         })
@@ -384,7 +392,7 @@ fn covered_children_are_found_too() {
 fn a_broken_credential_is_reported_once() {
     let mut config = config(vec![rule("r", 1).host(&["a"]).auth(&["broken"])]);
     config.credentials.insert("broken".to_owned(), at(SchemeConfig::None));
-    let errors = RuleSet::compile(&config, None, &Fakes::default()).unwrap_err().to_string();
+    let errors = shown(&RuleSet::compile(&config, None, &Fakes::default()).unwrap_err());
     assert_eq!(errors.matches("broken").count(), 1, "{errors}");
 }
 
@@ -407,6 +415,17 @@ fn what_did_not_change_is_shared_with_the_set_before() {
     assert!(Arc::ptr_eq(before.auth.as_ref().unwrap(), after.auth.as_ref().unwrap()));
     assert!(Arc::ptr_eq(&before.tls, &after.tls));
     assert_eq!(after.credentials, ["fake"]);
+}
+
+#[test]
+fn thousands_of_paths_of_one_host_compile_and_are_checked() {
+    let children = |count: u32| (0..count).map(|n| rule(&format!("r{n}"), n).path(&[&format!("/p/{n}")])).collect();
+    let parent = |children| rule("P", 1).host(&["a"]).rules(children);
+    let set = compile(vec![parent(children(5_000))]);
+    assert_eq!(get(&set, "https://a/p/4321"), "P/r4321");
+    let mut again: Vec<_> = children(5_000);
+    again.push(rule("again", 9).path(&["/p/17", "/p/17"]));
+    assert_errors(vec![parent(again)], &["`again` is never used: `r17`"]);
 }
 
 #[test]

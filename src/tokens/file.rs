@@ -67,9 +67,8 @@ impl SecretFile {
     /// Puts a secret in; true if it replaced one.
     pub fn set(&self, name: &str, value: Secret) -> Result<bool, FileError> {
         check_name(name)?;
-        self.vault.update(|secrets: &mut BTreeMap<String, Held>| {
-            Ok(secrets.insert(name.to_owned(), Held(value)).is_some())
-        })
+        self.vault
+            .update(|secrets: &mut BTreeMap<String, Held>| Ok(secrets.insert(name.to_owned(), Held(value)).is_some()))
     }
 
     /// Forgets a secret; false if there was none.

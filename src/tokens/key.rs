@@ -2,8 +2,7 @@
 //! a file of our own, or the operating system's keyring.
 
 use std::{
-    fmt,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -187,7 +186,10 @@ pub(super) fn decode(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     }
     let text = text.trim_end_matches('=');
     let decoded = Zeroizing::new(
-        general_purpose::STANDARD_NO_PAD.decode(text).or_else(|_| general_purpose::URL_SAFE_NO_PAD.decode(text)).ok()?,
+        general_purpose::STANDARD_NO_PAD
+            .decode(text)
+            .or_else(|_| general_purpose::URL_SAFE_NO_PAD.decode(text))
+            .ok()?,
     );
     Some(Zeroizing::new(decoded.as_slice().try_into().ok()?))
 }

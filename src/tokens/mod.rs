@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod key;
+pub mod lazy;
 mod keyring;
 pub mod vault;
 

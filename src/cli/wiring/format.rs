@@ -140,7 +140,9 @@ mod tests {
         let set = render(Format::Sh, &rows()).unwrap();
         let unset = render_unset(Format::Sh, &[("ODD", None), ("PLAIN", Some("b'ack".into()))]).unwrap();
         for program in ["/bin/sh", "/bin/bash", "/usr/bin/zsh"] {
-            let script = format!("{set}printf '%s|%s\\n' \"$ODD\" \"$PLAIN\"\n{unset}printf '%s|%s' \"${{ODD-gone}}\" \"$PLAIN\"");
+            let script = format!(
+                "{set}printf '%s|%s\\n' \"$ODD\" \"$PLAIN\"\n{unset}printf '%s|%s' \"${{ODD-gone}}\" \"$PLAIN\""
+            );
             if let Some(seen) = shell(program, &script) {
                 assert_eq!(seen, format!("{ODD}|http://run:x@127.0.0.1:1\ngone|b'ack"), "{program}");
             }
