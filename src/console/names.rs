@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, collections::HashSet, ops::Range, sync::Arc};
 
+use http::HeaderValue;
+
 use super::redact::{Redactor, Span, into_text, mask, replace};
 use crate::config::RedactConfig;
 
@@ -150,6 +152,15 @@ impl Redactor {
         replace(value, spans)
     }
 
+    /// A header field as it may be shown: a value marked sensitive is masked whatever its name.
+    pub(super) fn mask_field<'v>(&self, name: &str, value: &'v HeaderValue) -> Cow<'v, [u8]> {
+        let spans = self.header_spans(name, value.as_bytes());
+        if value.is_sensitive() && spans.is_empty() && !self.reveals() {
+            return Cow::Owned(mask(&String::from_utf8_lossy(value.as_bytes())).into_bytes());
+        }
+        self.mask_header(name, value.as_bytes())
+    }
+
     /// A URL or a request-target as it may be shown.
     pub fn mask_url<'u>(&self, url: &'u str) -> Cow<'u, str> {
         let bytes = url.as_bytes();
@@ -185,7 +196,7 @@ impl Redactor {
             "cookie" => value_of_pairs(value, b';', usize::MAX),
             "set-cookie" => value_of_pairs(value, b';', 1),
             name if URL_HEADERS.contains(&name) => self.url_spans(value),
-            name if self.names.headers.contains(&normal(name)) => vec![masked(value, 0..value.len())],
+            name if self.names().headers.contains(&normal(name)) => vec![masked(value, 0..value.len())],
             _ => Vec::new(),
         }
     }
@@ -215,7 +226,7 @@ impl Redactor {
             let piece = &text[range.clone()];
             let Some(equals) = memchr::memchr(b'=', piece) else { continue };
             let name = percent_encoding::percent_decode(&piece[..equals]).decode_utf8_lossy();
-            if self.names.query.contains(&normal(name.trim())) {
+            if self.names().query.contains(&normal(name.trim())) {
                 let (inner, mask) = masked(text, range.start + equals + 1..range.end);
                 spans.push((inner.start + offset..inner.end + offset, mask));
             }
@@ -232,7 +243,7 @@ impl Redactor {
             at = end + 1;
             let Some(value) = member_value(text, at) else { continue };
             let name = String::from_utf8_lossy(&text[quote + 1..end.min(text.len())]);
-            if !self.names.json.contains(&normal(&name)) {
+            if !self.names().json.contains(&normal(&name)) {
                 continue;
             }
             match text.get(value) {

@@ -108,7 +108,7 @@ impl Viewer<'_> {
     }
 
     fn show_value(&self, name: &str, value: &HeaderValue) -> String {
-        let masked = self.redactor.mask_header(name, value.as_bytes());
+        let masked = self.redactor.mask_field(name, value);
         inert::cap(&inert::line_bytes(&masked), VALUE_CAP).into_owned()
     }
 
