@@ -182,7 +182,7 @@ impl Writer<'_> {
             .collect();
         let mut object = Map::new();
         object.insert("method".to_owned(), head.method.as_str().into());
-        object.insert("target".to_owned(), self.redactor.mask_url(&head.request_target).into());
+        object.insert("target".to_owned(), self.redactor.mask_sent_url(&head.request_target, &send.injected).into());
         object.insert("headers".to_owned(), self.headers(&head.headers).into());
         object.insert("changes".to_owned(), changed.into());
         self.insert_body(&send.request_body, &head.headers, &mut object);

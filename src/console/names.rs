@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashSet, ops::Range, sync::Arc};
 use http::HeaderValue;
 
 use super::redact::{Redactor, Span, into_text, mask, replace};
-use crate::config::RedactConfig;
+use crate::{auth::scheme::Slot, config::RedactConfig};
 
 /// The names whose values are masked. Compared without case, `-` and `_`: `accessToken` is `access_token`.
 #[derive(Debug)]
@@ -163,9 +163,14 @@ impl Redactor {
 
     /// A URL or a request-target as it may be shown.
     pub fn mask_url<'u>(&self, url: &'u str) -> Cow<'u, str> {
+        self.mask_sent_url(url, &[])
+    }
+
+    /// The same for a request-target that left, with the places that were filled.
+    pub(super) fn mask_sent_url<'u>(&self, url: &'u str, injected: &[Slot]) -> Cow<'u, str> {
         let bytes = url.as_bytes();
         let mut spans = self.value_spans(bytes, false);
-        spans.extend(self.url_spans(bytes));
+        spans.extend(self.url_spans(bytes, injected));
         match replace(bytes, spans) {
             Cow::Borrowed(_) => Cow::Borrowed(url),
             Cow::Owned(bytes) => Cow::Owned(into_text(bytes)),
@@ -183,7 +188,7 @@ impl Redactor {
         match kind {
             _ if self.reveals() => Vec::new(),
             BodyKind::Json | BodyKind::Text => self.json_spans(body),
-            BodyKind::Form => self.pair_spans(body, 0),
+            BodyKind::Form => self.pair_spans(body, 0, &[]),
             BodyKind::Binary => Vec::new(),
         }
     }
@@ -195,13 +200,13 @@ impl Redactor {
             "authorization" | "proxy-authorization" => authorization_spans(value),
             "cookie" => value_of_pairs(value, b';', usize::MAX),
             "set-cookie" => value_of_pairs(value, b';', 1),
-            name if URL_HEADERS.contains(&name) => self.url_spans(value),
+            name if URL_HEADERS.contains(&name) => self.url_spans(value, &[]),
             name if self.names().headers.contains(&normal(name)) => vec![masked(value, 0..value.len())],
             _ => Vec::new(),
         }
     }
 
-    fn url_spans(&self, url: &[u8]) -> Vec<Span> {
+    pub(super) fn url_spans(&self, url: &[u8], injected: &[Slot]) -> Vec<Span> {
         if self.reveals() {
             return Vec::new();
         }
@@ -214,19 +219,20 @@ impl Redactor {
             }
         }
         if let Some(start) = url.iter().position(|byte| matches!(byte, b'?' | b'#')) {
-            spans.extend(self.pair_spans(&url[start + 1..], start + 1));
+            spans.extend(self.pair_spans(&url[start + 1..], start + 1, injected));
         }
         spans
     }
 
     /// `name=value` pairs of a query, a fragment or a form.
-    fn pair_spans(&self, text: &[u8], offset: usize) -> Vec<Span> {
+    fn pair_spans(&self, text: &[u8], offset: usize, injected: &[Slot]) -> Vec<Span> {
         let mut spans = Vec::new();
         for range in pieces(text, |byte| matches!(byte, b'&' | b'?' | b'#' | b'\n')) {
             let piece = &text[range.clone()];
             let Some(equals) = memchr::memchr(b'=', piece) else { continue };
             let name = percent_encoding::percent_decode(&piece[..equals]).decode_utf8_lossy();
-            if self.names().query.contains(&normal(name.trim())) {
+            let is_ours = injected.iter().any(|slot| matches!(slot, Slot::Query(query) if *query == name));
+            if is_ours || self.names().query.contains(&normal(name.trim())) {
                 let (inner, mask) = masked(text, range.start + equals + 1..range.end);
                 spans.push((inner.start + offset..inner.end + offset, mask));
             }

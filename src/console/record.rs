@@ -198,6 +198,12 @@ impl Budget {
 }
 
 impl Body {
+    /// A body that was kept whole.
+    #[cfg(test)]
+    pub(super) fn of(bytes: &[u8]) -> Self {
+        Self { kept: bytes.to_vec(), total: bytes.len() as u64, budget: None }
+    }
+
     /// The bytes that were kept.
     pub fn bytes(&self) -> &[u8] {
         &self.kept
