@@ -11,6 +11,7 @@ mod changes;
 mod decode;
 pub mod inert;
 mod json;
+mod log;
 mod names;
 mod pretty;
 mod queue;
@@ -26,6 +27,7 @@ mod terminal;
 mod tests;
 mod views;
 
+pub use log::MaskedWriter;
 pub use record::{Client, Exchange, Recording, SendKind, SendRecording};
 pub use redact::Redactor;
 pub use sink::{Console, ConsoleOptions, Counts, Level};

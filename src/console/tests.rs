@@ -566,6 +566,18 @@ fn a_quiet_console_records_nothing_and_still_announces() {
 }
 
 #[test]
+fn colour_follows_status_and_changes_only() {
+    let fixture = console(|options| (options.level, options.color) = (Level::Heads, true));
+    let recording = fixture.begin();
+    record(&recording);
+    recording.finish(None);
+    let text = fixture.shown();
+    assert!(text.contains("\x1b[32m + authorization: Bearer ghp_…9f2c\x1b[0m\n"), "{text:?}");
+    assert!(text.contains("\x1b[31m - x-old: 1\x1b[0m\n") && text.contains("\x1b[33m ~ x-two: b\x1b[0m\n"), "{text:?}");
+    assert!(text.contains("── \x1b[32m200\x1b[0m in ") && text.contains("\n > host: api.github.com\n"), "{text:?}");
+}
+
+#[test]
 fn tunnels_have_a_line_of_their_own() {
     let fixture = console(|_| {});
     let client = Client { peer: None, name: Some("ci".into()) };
