@@ -1,9 +1,14 @@
 //! Countersign: a forward HTTP proxy that injects authentication.
 
 pub mod auth;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod console;
+pub mod control;
+pub mod durable;
+pub mod hardening;
+pub mod paths;
 pub mod proxy;
 pub mod rules;
 pub mod secret;
