@@ -227,7 +227,7 @@ impl Redactor {
     /// `name=value` pairs of a query, a fragment or a form.
     fn pair_spans(&self, text: &[u8], offset: usize, injected: &[Slot]) -> Vec<Span> {
         let mut spans = Vec::new();
-        for range in pieces(text, |byte| matches!(byte, b'&' | b'?' | b'#' | b'\n')) {
+        for range in pieces(text, false, |byte| matches!(byte, b'&' | b'?' | b'#' | b'\n')) {
             let piece = &text[range.clone()];
             let Some(equals) = memchr::memchr(b'=', piece) else { continue };
             let name = percent_encoding::percent_decode(&piece[..equals]).decode_utf8_lossy();
@@ -297,12 +297,12 @@ fn masked(text: &[u8], range: Range<usize>) -> Span {
     (range, mask.into())
 }
 
-/// The ranges between separators.
-fn pieces(text: &[u8], is_separator: impl Fn(u8) -> bool) -> Vec<Range<usize>> {
+/// The ranges between separators; with `quotes`, those within quotation marks do not separate.
+fn pieces(text: &[u8], quotes: bool, is_separator: impl Fn(u8) -> bool) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let (mut start, mut quoted) = (0, false);
     for (at, byte) in text.iter().enumerate() {
-        quoted ^= *byte == b'"';
+        quoted ^= quotes && *byte == b'"';
         if is_separator(*byte) && !quoted {
             ranges.push(start..at);
             start = at + 1;
@@ -318,7 +318,11 @@ fn value_of_pairs(text: &[u8], separator: u8, count: usize) -> Vec<Span> {
         Some(equals) => range.start + equals + 1..range.end,
         None => range,
     };
-    pieces(text, |byte| byte == separator).into_iter().take(count).map(|range| (value(range), "***".into())).collect()
+    pieces(text, true, |byte| byte == separator)
+        .into_iter()
+        .take(count)
+        .map(|range| (value(range), "***".into()))
+        .collect()
 }
 
 fn authorization_spans(value: &[u8]) -> Vec<Span> {
@@ -326,7 +330,8 @@ fn authorization_spans(value: &[u8]) -> Vec<Span> {
     let scheme = String::from_utf8_lossy(&value[..space]).to_ascii_lowercase();
     let has_parameters = PARAMETER_SCHEMES.contains(&scheme.as_str())
         || PARAMETER_SCHEME_PREFIXES.iter().any(|prefix| scheme.starts_with(prefix));
-    if has_parameters {
+    let is_balanced = memchr::memchr_iter(b'"', value).count().is_multiple_of(2);
+    if has_parameters && is_balanced {
         return parameter_spans(value, space + 1);
     }
     let rest = space + 1..value.len();
@@ -337,7 +342,7 @@ fn authorization_spans(value: &[u8]) -> Vec<Span> {
 fn parameter_spans(value: &[u8], from: usize) -> Vec<Span> {
     let mut spans = Vec::new();
     let mut open = false;
-    for range in pieces(&value[from..], |byte| matches!(byte, b',' | b';')) {
+    for range in pieces(&value[from..], true, |byte| matches!(byte, b',' | b';')) {
         let range = range.start + from..range.end + from;
         let mut inner = range.clone();
         if let Some(equals) = memchr::memchr(b'=', &value[range.clone()]) {
