@@ -29,7 +29,7 @@ use crate::{
     },
     clock::Clock,
     config::{Config, ParentKind, Unmatched},
-    console::{record::Console, redact::Redactor, sink::ConsoleOptions},
+    console::{record::Console, redact::Redactor, ConsoleOptions},
     control::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
@@ -242,7 +242,7 @@ impl Base {
                     _ => None,
                 },
                 auth,
-                no_proxy: NoProxy::parse(&parent.no_proxy),
+                no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
             }),
         };
         Ok(UpstreamSettings {
@@ -285,7 +285,7 @@ struct Core {
     begun: SystemTime,
     is_ready: AtomicBool,
     stopping: CancellationToken,
-    reloader: OnceLock<Arc<Reloader>>,
+    reloader: Arc<Reloader>,
     watcher: OnceLock<Watcher>,
     ca_pem: String,
 }
@@ -302,11 +302,13 @@ impl Core {
         upstream.set(settings);
         loader.keep_passwords(ready.clients.clone());
         let clients = ready.clients;
-        let reloader = Reloader::new(loading::watched(ready.loaded, ready.rules), begun, loader.clone(), follow.clone());
+        let follow = Follow(Arc::default());
+        let first = loading::watched(ready.loaded, ready.rules);
+        let reloader = Reloader::new(first, begun, loader.clone(), follow.clone());
         let (rules, config) = (reloader.store().load_full(), reloader.store().config());
         let ca_pem = authority.certificate_pem().to_owned();
         let proxy = Arc::new(Proxy {
-            current: ArcSwap::from_pointee(base.snapshot(Arc::clone(&rules), config, ready.clients)),
+            current: ArcSwap::from_pointee(base.snapshot(rules, &config, ready.clients)),
             upstream,
             leaves: Leaves::new(authority).map_err(|error| StartError::Failed(error.to_string()))?,
             console,
@@ -328,30 +330,29 @@ impl Core {
             begun,
             is_ready: AtomicBool::new(false),
             stopping: CancellationToken::new(),
-            reloader: OnceLock::new(),
+            reloader,
             watcher: OnceLock::new(),
             ca_pem,
         });
-        core.watch(loading::watched(ready.loaded, rules))?;
+        let _ = follow.0.set(Arc::downgrade(&core));
+        core.watch()?;
         Ok(core)
     }
 
     /// Follows the files from now on.
-    fn watch(self: &Arc<Self>, first: reload::Loaded) -> Result<(), StartError> {
-        let follows_files = self.loader.has_files();
-        let reloader = Reloader::new(first, self.begun, self.loader.clone(), Follow(Arc::downgrade(self)));
-        if follows_files {
-            let watcher = reloader
+    fn watch(&self) -> Result<(), StartError> {
+        if self.loader.has_files() {
+            let watcher = self
+                .reloader
                 .watch(Mode::Events)
                 .map_err(|error| StartError::failed("the configuration cannot be watched", error))?;
             let _ = self.watcher.set(watcher);
         }
-        let _ = self.reloader.set(reloader);
         Ok(())
     }
 
     fn config(&self) -> Arc<Config> {
-        self.reloader.get().map(|reloader| reloader.store().config()).unwrap_or_default()
+        self.reloader.store().config()
     }
 
     /// The run file by which the other commands find this proxy, and the token of its control interface.
@@ -388,11 +389,18 @@ fn config_errors(errors: &[String]) -> StartError {
 }
 
 /// Puts what was reloaded in force.
-struct Follow(Weak<Core>);
+#[derive(Clone)]
+struct Follow(Arc<OnceLock<Weak<Core>>>);
+
+impl Follow {
+    fn core(&self) -> Option<Arc<Core>> {
+        self.0.get()?.upgrade()
+    }
+}
 
 impl Report for Follow {
     fn reloaded(&self, rules: &Arc<RuleSet>, config: &Arc<Config>, status: &Status, news: bool) {
-        let Some(core) = self.0.upgrade() else { return };
+        let Some(core) = self.core() else { return };
         let proxy = &core.proxy;
         match core.base.upstream(&core.loader, config, rules) {
             Ok(settings) => proxy.upstream.set(settings),
@@ -407,7 +415,7 @@ impl Report for Follow {
     }
 
     fn refused(&self, message: &str, _status: &Status) {
-        let Some(core) = self.0.upgrade() else { return };
+        let Some(core) = self.core() else { return };
         core.proxy.console.announce(&format!("configuration refused, the old rules stay in force:\n{message}"));
     }
 }
@@ -416,7 +424,7 @@ impl ControlState for Core {
     fn status(&self) -> serde_json::Value {
         let snapshot = self.proxy.snapshot();
         let config = self.config();
-        let reload = self.reloader.get().map(|reloader| reloader.store().status());
+        let reload = self.reloader.store().status();
         let counts = self.proxy.console.counts();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -428,9 +436,9 @@ impl ControlState for Core {
             "environment": config.environment,
             "rules": snapshot.rules.rules_count(),
             "hosts": snapshot.rules.hosts_count(),
-            "generation": reload.as_ref().map(|status| status.generation),
-            "in_force_since": reload.as_ref().map(|status| rfc3339(status.since)),
-            "reload_error": reload.and_then(|status| status.failure).map(|failure| failure.message),
+            "generation": reload.generation,
+            "in_force_since": rfc3339(reload.since),
+            "reload_error": reload.failure.map(|failure| failure.message),
             "connections": self.proxy.tasks.len(),
             "idle_upstream_connections": self.proxy.upstream.idle_connections(),
             "exchanges": {
@@ -450,9 +458,8 @@ impl ControlState for Core {
     }
 
     fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
-        let reloader = self.reloader.get().cloned();
+        let reloader = Arc::clone(&self.reloader);
         Box::pin(async move {
-            let reloader = reloader.ok_or("the proxy is still starting")?;
             let status = tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
             match status.failure {
                 Some(failure) => Err(failure.message),

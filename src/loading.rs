@@ -73,6 +73,11 @@ impl Loader {
         Self(Arc::new(Shared { origin, make_context, context, runtime, color, passwords: Mutex::default() }))
     }
 
+    /// True if there are files that may change.
+    pub fn has_files(&self) -> bool {
+        matches!(self.0.origin, Origin::Files(_))
+    }
+
     /// What credentials are built with, once something was loaded.
     pub fn context(&self) -> Option<&BuildContext> {
         self.0.context.get()

@@ -92,12 +92,7 @@ struct Sent {
 }
 
 impl<'a> Exchange<'a> {
-    fn new(
-        conn: &'a Connection,
-        snapshot: &'a Snapshot,
-        target: &'a Target,
-        recording: Option<&'a Recording>,
-    ) -> Self {
+    fn new(conn: &'a Connection, snapshot: &'a Snapshot, target: &'a Target, recording: Option<&'a Recording>) -> Self {
         Self { conn, snapshot, target, recording }
     }
 
@@ -321,13 +316,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Holds the body back for `Expect: 100-continue` where the origin can answer it; else drops the expectation.
-    fn gate(
-        &self,
-        prepared: &Prepared,
-        head: &mut request::Parts,
-        link: &Link,
-        first: bool,
-    ) -> Option<Arc<Gate>> {
+    fn gate(&self, prepared: &Prepared, head: &mut request::Parts, link: &Link, first: bool) -> Option<Arc<Gate>> {
         if !prepared.expect {
             return None;
         }

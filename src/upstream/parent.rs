@@ -151,7 +151,7 @@ pub(super) async fn improves(
 ) -> Result<bool, LinkError> {
     let hop = Hop::ParentProxy;
     if reply.status == hop.refusal() {
-        round.challenges = Vec::new();
+        round.challenges = crate::auth::challenge::parse(&reply.headers, &hop.challenge());
     }
     let shown = Reply { status: reply.status, headers: &reply.headers, hop, request: head, target };
     let verdict = auth.review(&shown, round);

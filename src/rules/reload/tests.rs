@@ -54,7 +54,7 @@ enum News {
 struct Tell(Sender<News>);
 
 impl Report for Tell {
-    fn reloaded(&self, rules: &Arc<RuleSet>, _: &Arc<Config>, _: &Status) {
+    fn reloaded(&self, rules: &Arc<RuleSet>, _: &Arc<Config>, _: &Status, _: bool) {
         let _ = self.0.send(News::Reloaded(names(rules)));
     }
 
