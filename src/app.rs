@@ -370,6 +370,7 @@ impl Core {
             login: Some(self.base.login.clone()),
             config: self.config().files.first().cloned(),
             rule_hosts: rules.named_loopback_hosts().iter().map(ToString::to_string).collect(),
+            ca_pem: self.ca_pem.clone(),
             started: rfc3339(self.begun),
         };
         let written = RunFile::write(dir, &info).map_err(|error| StartError::Failed(error.to_string()))?;

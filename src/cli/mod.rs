@@ -6,10 +6,12 @@ mod completions;
 mod config;
 mod env;
 mod init;
+mod look;
 mod man;
 pub mod output;
 pub mod run;
 mod secret;
+mod start;
 mod status;
 pub mod wiring;
 
@@ -80,7 +82,7 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
     output::choose_color(cli.global.color);
     let Cli { global, start, command } = cli;
     let Some(command) = command else {
-        return not_joined("start", &global, &start, inherited);
+        return start::start(&global, &start);
     };
     if start != args::StartArgs::default() {
         return Err(Failure::Usage(
@@ -98,7 +100,10 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Stop => status::stop(&global),
         Command::Completions(args) => completions::completions(args.shell),
         Command::Man => man::man(),
-        Command::Run(args) if args.attach => run::attach(&global, &args, inherited),
+        Command::Start(args) => start::start(&global, &args),
+        Command::Run(args) => run::run(&global, &args, inherited),
+        Command::Check(args) => look::check(&global, &args),
+        Command::Rules => look::rules(&global),
         other => not_joined("this command", &global, &other, inherited),
     }
 }
