@@ -30,6 +30,8 @@ pub struct RunInfo {
     pub config: Option<PathBuf>,
     /// Hosts that rules name, so that `NO_PROXY` must not hold them. Loopback ones are enough.
     pub rule_hosts: Vec<String>,
+    /// Environment variables that credentials are read from: children of `run` do not get them.
+    pub secret_variables: Vec<String>,
     /// The certificate of the authority, PEM.
     pub ca_pem: String,
     /// When it started, RFC 3339.
@@ -149,6 +151,7 @@ struct OnDisk {
     login: Option<LoginOnDisk>,
     config: Option<PathBuf>,
     rule_hosts: Vec<String>,
+    secret_variables: Vec<String>,
     ca_pem: String,
     started: String,
 }
@@ -172,6 +175,7 @@ impl From<&RunInfo> for OnDisk {
                 .map(|login| LoginOnDisk { user: login.user.clone(), password: login.password.expose().to_owned() }),
             config: info.config.clone(),
             rule_hosts: info.rule_hosts.clone(),
+            secret_variables: info.secret_variables.clone(),
             ca_pem: info.ca_pem.clone(),
             started: info.started.clone(),
         }
@@ -188,6 +192,7 @@ impl From<OnDisk> for RunInfo {
             login: file.login.map(|login| Login { user: login.user, password: Secret::new(login.password) }),
             config: file.config,
             rule_hosts: file.rule_hosts,
+            secret_variables: file.secret_variables,
             ca_pem: file.ca_pem,
             started: file.started,
         }
@@ -209,6 +214,7 @@ pub(crate) mod tests {
             login: Some(Login { user: "env".into(), password: Secret::new("pass") }),
             config: None,
             rule_hosts: vec!["127.0.0.1".into()],
+            secret_variables: vec!["GITHUB_TOKEN".into()],
             ca_pem: String::new(),
             started: "2026-11-22T00:00:00Z".into(),
         }
