@@ -9,7 +9,7 @@ use super::{
     Failure,
     args::{CheckArgs, Global},
     output,
-    start::{self, count},
+    start,
 };
 use crate::{
     app,
@@ -64,6 +64,11 @@ pub(super) fn check(global: &Global, args: &CheckArgs) -> Result<u8, Failure> {
     }
     output::say(text + ": no errors");
     Ok(0)
+}
+
+/// `1 rule`, `2 rules`.
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn say_warnings(warnings: &Diagnostics) {

@@ -90,6 +90,7 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         ));
     }
     match command {
+        Command::Start(args) => start::start(&global, &args),
         Command::Env(args) => env::env(&global, &args),
         Command::Config(command) => config::config(&global, command),
         Command::Secret(command) => secret::secret(&global, command),
@@ -100,7 +101,6 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Stop => status::stop(&global),
         Command::Completions(args) => completions::completions(args.shell),
         Command::Man => man::man(),
-        Command::Start(args) => start::start(&global, &args),
         Command::Run(args) => run::run(&global, &args, inherited),
         Command::Check(args) => look::check(&global, &args),
         Command::Rules => look::rules(&global),

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     ffi::OsString,
     fs::File,
-    io,
+    io::{self, IsTerminal},
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
     process::ExitStatus,
@@ -23,17 +23,15 @@ use super::{
     Failure,
     args::{Global, RunArgs},
     output, small_runtime,
-    start::Stream,
     wiring::{self, Endpoint, files},
 };
 use crate::{
     app::{self, Options},
     config::{
-        load::{self, Sources},
         text::{Reference, Text},
         yaml::{Node, Value},
     },
-    console::Level,
+    console::{ConsoleOptions, Level},
     control::run_file::{Login, RunInfo},
     hardening::Inherited,
     loading::Origin,
@@ -60,11 +58,7 @@ pub(super) fn run(global: &Global, args: &RunArgs, inherited: Inherited) -> Resu
 fn attach(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Failure> {
     let dir = global.data_dir()?;
     let (info, address) = super::env::running(&dir)?;
-    let RunInfo { login, rule_hosts, ca_pem, config, .. } = info;
-    // Of the running proxy's configuration only the names of variables are wanted; if it is wrong now, the proxy has
-    // said so itself.
-    let sources = Sources { config: config.or(global.config.clone()), environment: global.environment.clone() };
-    let secret_variables = load::load(&sources).map(|loaded| secret_variables(&loaded.tree)).unwrap_or_default();
+    let RunInfo { login, rule_hosts, ca_pem, secret_variables, .. } = info;
     let session = Session { endpoint: Endpoint::new(address, login, rule_hosts), ca_pem, secret_variables };
     small_runtime()?.block_on(child(args, &session, &dir, inherited))
 }
@@ -74,12 +68,6 @@ fn own(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Fail
     let dir = global.data_dir()?;
     let secret_variables = secret_variables(&super::config::loaded(global)?.tree);
     let login = Login::random("run").map_err(|error| Failure::failed(error.to_string()))?;
-    let level = match args.verbose {
-        0 => Level::Quiet,
-        1 => Level::Ticker,
-        2 => Level::Heads,
-        _ => Level::Bodies,
-    };
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     let options = Options {
         origin: Origin::Files(global.sources()),
@@ -87,8 +75,7 @@ fn own(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Fail
         listen: Some(any_port),
         console_listen: Some(any_port),
         address_file: None,
-        // Standard output is the command's.
-        console: super::start::console(level, false, Stream::Stderr),
+        console: console(args.verbose),
         inspect: false,
         authority: None,
         upstream_ca: args.upstream_ca.clone(),
@@ -110,6 +97,25 @@ fn own(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Fail
     })
 }
 
+/// Exchanges go to standard error, if anywhere: standard output is the command's.
+fn console(verbose: u8) -> ConsoleOptions {
+    let level = match verbose {
+        0 => Level::Quiet,
+        1 => Level::Ticker,
+        2 => Level::Heads,
+        _ => Level::Bodies,
+    };
+    ConsoleOptions {
+        level,
+        color: output::color_on_stderr(),
+        unicode: output::speaks_unicode(),
+        terminal: io::stderr().is_terminal(),
+        out: Box::new(io::stderr()),
+        err: Box::new(io::stderr()),
+        ..ConsoleOptions::default()
+    }
+}
+
 /// The environment variables that credentials, headers and passwords of clients are read from.
 fn secret_variables(tree: &Node) -> Vec<String> {
     let mut names = BTreeSet::new();
@@ -122,7 +128,7 @@ fn secret_variables(tree: &Node) -> Vec<String> {
 
 fn collect(node: &Node, names: &mut BTreeSet<String>) {
     match &node.value {
-        Value::Null => {}
+        Value::Null | Value::Wrong => {}
         Value::Scalar(scalar) => {
             let Ok(text) = Text::parse(&scalar.text) else { return };
             names.extend(text.references().filter_map(|reference| match reference {
@@ -283,7 +289,7 @@ mod tests {
         let text = "version: 1\nvars: {host: '${env:API_HOST:-api.example}'}\ncredentials: {c: {type: basic, \
                     username: u, password: 'x${env:PASS}'}}\nrules: [{host: '${host}', auth: c, headers: {set: {x-a: \
                     '${env:HEAD:-}'}}}]\n";
-        let loaded = load::load_text("countersign.yaml", text).unwrap();
+        let loaded = crate::config::load::load_text("countersign.yaml", text).unwrap();
         assert_eq!(secret_variables(&loaded.tree), ["HEAD", "PASS"]);
     }
 

@@ -1,15 +1,9 @@
-//! `start`: the proxy in the foreground.
+//! `start`: the proxy in the foreground until a signal or `stop` ends it.
 
-use std::{
-    fmt::Write as _,
-    io::{self, IsTerminal, Write},
-};
+use std::io::{self, IsTerminal, Write as _};
 
-use anstream::{AutoStream, ColorChoice};
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use super::{
     Failure,
@@ -18,119 +12,24 @@ use super::{
 };
 use crate::{
     app::{self, Options, Running, StartError},
-    console::{ConsoleOptions, Level},
+    config::load::Sources,
+    console::{ConsoleOptions, Level, MaskedWriter, redact::Redactor},
     loading::Origin,
 };
 
+/// Runs the proxy.
 pub(super) fn start(global: &Global, args: &StartArgs) -> Result<u8, Failure> {
     let options = options(global, args)?;
+    log_to_stderr(&options.console.redactor);
     runtime()?.block_on(async {
-        // Before anything is written, so that a signal during the start is an orderly stop, too.
-        let mut signals = Signals::listen().map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
         let running = app::start(options).await?;
-        output::say(banner(&running));
-        tokio::select! {
-            _ = signals.next() => {}
-            () = running.asked_to_stop() => {}
-        }
-        tokio::select! {
-            finished = running.stop() => {
-                if !finished {
-                    output::say("some exchanges did not finish in time and were broken off");
-                }
-                Ok(0)
-            }
-            number = signals.next() => Ok(128 + number),
-        }
+        output::say(welcome(&running));
+        until_stopped(&running).await
     })
 }
 
-fn options(global: &Global, args: &StartArgs) -> Result<Options, Failure> {
-    let level = match (args.quiet, args.raw, args.verbose) {
-        (true, ..) => Level::Quiet,
-        (_, true, _) => Level::Raw,
-        (.., 0) => Level::Ticker,
-        (.., 1) => Level::Heads,
-        _ => Level::Bodies,
-    };
-    let stream = Stream::Stdout;
-    Ok(Options {
-        origin: Origin::Files(global.sources()),
-        data_dir: global.data_dir()?,
-        listen: args.listen,
-        console_listen: args.console,
-        address_file: args.address_file.clone(),
-        console: console(level, global.json, stream),
-        inspect: args.inspect,
-        authority: args.ca_cert.clone().zip(args.ca_key.clone()),
-        upstream_ca: args.upstream_ca.clone(),
-        login: None,
-        main: true,
-    })
-}
-
-/// Where exchanges are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// How exchanges are shown on a stream: with colour and all of Unicode where it can show them.
-pub(super) fn console(level: Level, json: bool, stream: Stream) -> ConsoleOptions {
-    let (choice, terminal, out): (_, _, Box<dyn Write + Send>) = match stream {
-        Stream::Stdout => (AutoStream::choice(&io::stdout()), io::stdout().is_terminal(), Box::new(io::stdout())),
-        Stream::Stderr => (AutoStream::choice(&io::stderr()), io::stderr().is_terminal(), Box::new(io::stderr())),
-    };
-    ConsoleOptions {
-        level,
-        json,
-        color: choice != ColorChoice::Never,
-        unicode: speaks_utf8(),
-        terminal,
-        out,
-        err: Box::new(io::stderr()),
-        ..ConsoleOptions::default()
-    }
-}
-
-/// The first of the locale's variables that is set says which characters can be shown; where none is, all can.
-fn speaks_utf8() -> bool {
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
-    locale.is_none_or(|locale| {
-        let locale = locale.to_ascii_lowercase();
-        locale.contains("utf-8") || locale.contains("utf8")
-    })
-}
-
-/// What is said once connections are served.
-fn banner(running: &Running) -> String {
-    let (config, rules) = (running.config(), running.rules());
-    let mut text = format!("  Proxy    http://{}        {}", running.proxy_address(), count(rules.rules_count(), "rule"));
-    let _ = write!(text, " for {}", count(rules.hosts_count(), "host"));
-    if let Some(file) = config.files.first() {
-        let _ = write!(text, " from {}", output::inert(&file.display().to_string()));
-    }
-    if let Some(environment) = &config.environment {
-        let _ = write!(text, ", environment {}", output::inert(environment));
-    }
-    let _ = write!(
-        text,
-        ", watching\n  Console  http://{}\n  Try      eval \"$(countersign env)\"   or   countersign run -- <command>\n",
-        running.console_address()
-    );
-    text
-}
-
-/// `1 rule`, `2 rules`.
-pub(super) fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// A runtime that serves.
-pub(super) fn runtime() -> Result<Runtime, Failure> {
+/// A runtime with one worker for each processor.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -140,45 +39,104 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::Config(text) => Self::Config(text.trim_end().to_owned()),
+            StartError::Config(text) => Self::Config(text),
             StartError::Failed(text) => Self::Failed(text),
         }
     }
 }
 
-/// Signals that ask a program in the foreground to end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
+fn options(global: &Global, args: &StartArgs) -> Result<Options, Failure> {
+    Ok(Options {
+        origin: origin(global),
+        data_dir: global.data_dir()?,
+        listen: args.listen,
+        console_listen: args.console,
+        address_file: args.address_file.clone(),
+        console: ConsoleOptions {
+            level: level(args),
+            json: global.json,
+            color: output::color_on_stdout(),
+            unicode: output::speaks_unicode(),
+            terminal: io::stdout().is_terminal(),
+            ..ConsoleOptions::default()
+        },
+        inspect: args.inspect,
+        authority: args.ca_cert.clone().zip(args.ca_key.clone()),
+        upstream_ca: args.upstream_ca.clone(),
+        login: None,
+        main: true,
+    })
 }
 
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
+/// Where the flags say that the configuration is.
+pub(super) fn origin(global: &Global) -> Origin {
+    Origin::Files(Sources { config: global.config.clone(), environment: global.environment.clone() })
+}
 
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
+fn level(args: &StartArgs) -> Level {
+    match args.verbose {
+        _ if args.raw => Level::Raw,
+        _ if args.quiet => Level::Quiet,
+        0 => Level::Ticker,
+        1 => Level::Heads,
+        _ => Level::Bodies,
+    }
+}
+
+/// Sends the program's own log, if `RUST_LOG` asks for one, to standard error; secrets masked by value.
+pub(super) fn log_to_stderr(redactor: &Redactor) {
+    let Ok(filter) = EnvFilter::try_from_default_env() else { return };
+    let writer = Masked(redactor.clone());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).try_init();
+}
+
+struct Masked(Redactor);
+
+impl<'a> MakeWriter<'a> for Masked {
+    type Writer = MaskedWriter<io::Stderr>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        MaskedWriter::new(self.0.clone(), io::stderr())
+    }
+}
+
+fn welcome(running: &Running) -> String {
+    let (config, rules) = (running.config(), running.rules());
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let file = config.files.first().map_or_else(|| "memory".to_owned(), |file| file.display().to_string());
+    let environment = config.environment.as_ref().map(|name| format!(", environment {name}")).unwrap_or_default();
+    format!(
+        "  Proxy    http://{}        {} for {} from {file}{environment}, watching\n  \
+         Console  http://{}/\n  \
+         Try      eval \"$(countersign env)\"   or   countersign run --attach -- <command>",
+        running.proxy_address(),
+        count(rules.rules_count(), "rule"),
+        count(rules.hosts_count(), "host"),
+        running.console_address(),
+    )
+}
+
+/// Waits for the first signal to stop, then for running exchanges; a second signal ends at once. SIGHUP reloads.
+pub(super) async fn until_stopped(running: &Running) -> Result<u8, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hup = listen(SignalKind::hangup())?;
+    loop {
         tokio::select! {
-            _ = self.interrupt.recv() => 2,
-            _ = self.terminate.recv() => 15,
-            _ = self.hangup.recv() => 1,
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            () = running.asked_to_stop() => break,
+            _ = hup.recv() => running.reload().await,
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_agree_with_their_nouns() {
-        assert_eq!(count(0, "rule"), "0 rules");
-        assert_eq!(count(1, "rule"), "1 rule");
+    let finished = tokio::select! {
+        finished = running.stop() => finished,
+        _ = term.recv() => false,
+        _ = int.recv() => false,
+    };
+    if !finished {
+        output::say("countersign: stopped before every exchange was finished");
     }
+    let _ = io::stdout().flush();
+    Ok(0)
 }
