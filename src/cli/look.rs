@@ -8,8 +8,7 @@ use tokio::runtime::Runtime;
 use super::{
     Failure,
     args::{CheckArgs, Global},
-    output,
-    start,
+    output, start,
 };
 use crate::{
     app,
@@ -53,12 +52,8 @@ pub(super) fn check(global: &Global, args: &CheckArgs) -> Result<u8, Failure> {
     say_warnings(&warnings);
     let config = &ready.loaded.config;
     let mut text = config.files.first().map(|file| shown(file)).unwrap_or_default();
-    let _ = write!(
-        text,
-        ": {} for {}",
-        count(ready.rules.rules_count(), "rule"),
-        count(ready.rules.hosts_count(), "host")
-    );
+    let _ =
+        write!(text, ": {} for {}", count(ready.rules.rules_count(), "rule"), count(ready.rules.hosts_count(), "host"));
     if let Some(environment) = &config.environment {
         let _ = write!(text, ", environment {}", output::inert(environment));
     }
