@@ -29,7 +29,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event};
 pub struct Watched {
     /// Files, whether they exist or not.
     pub files: Vec<PathBuf>,
-    /// Folders of which every `*.yaml` and `*.yml` file counts, whether they exist or not.
+    /// Folders of which every `*.yaml` and `*.yml` file counts that is not hidden, whether they exist or not.
     pub folders: Vec<PathBuf>,
 }
 
@@ -298,7 +298,9 @@ fn files_of(list: &Watched) -> BTreeSet<PathBuf> {
     let mut files: BTreeSet<PathBuf> = list.files.iter().cloned().collect();
     for folder in &list.folders {
         let Ok(entries) = fs::read_dir(folder) else { continue };
-        let yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+        // Editors leave hidden files beside the one they save.
+        let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml" || end == "yml") && !hidden(path);
         files.extend(entries.flatten().map(|entry| entry.path()).filter(yaml));
     }
     files
@@ -460,6 +462,7 @@ mod tests {
         let text = State::of(&list);
         fs::write(root.path().join("b.yml"), "y").unwrap();
         fs::write(root.path().join("c.txt"), "z").unwrap();
+        fs::write(root.path().join(".b.yml"), "z").unwrap();
         let more = State::of(&list);
         assert!(!missing.is_blank(file) && !missing.has_text(file));
         assert!(blank.is_blank(file) && text.has_text(file));
