@@ -24,12 +24,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{
-        AuthScheme, BuildContext,
+        BuildContext, oauth2::SharedTokens,
         sources::{SecretStore, Sources as SecretSources},
     },
     clock::Clock,
-    config::{Config, ParentKind, Unmatched},
-    console::{record::Console, redact::Redactor, sink::ConsoleOptions},
+    config::{Config, Unmatched},
+    console::{record::Console, redact::Redactor, ConsoleOptions},
     control::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
@@ -40,7 +40,7 @@ use crate::{
     proxy::{Proxy, Settings, Snapshot, client::Clients, page::Page, serve},
     rules::{
         RuleSet,
-        reload::{self, Reloader, Report, Status},
+        reload::{Reloader, Report, Status},
         watch::{Mode, Watcher},
     },
     secret::Secret,
@@ -104,7 +104,7 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
         let sources = SecretSources::new(config.secrets.ttl, Arc::new(move |secret: &Secret| learn.add(secret)))
             .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let fetch = Arc::new(upstream.clone());
-        BuildContext { clock: clock.clone(), fetch, sources: Arc::new(sources), tokens: stores }
+        BuildContext { clock: clock.clone(), fetch, sources: Arc::new(sources), tokens: stores, shared: SharedTokens::default() }
     })
 }
 
@@ -237,12 +237,9 @@ impl Base {
                 kind: parent.kind,
                 host: parent.host.clone(),
                 port: parent.port,
-                socks_login: match (&auth, parent.kind) {
-                    (Some(auth), ParentKind::Socks5) => Some(socks_login(auth.as_ref())?),
-                    _ => None,
-                },
+                socks_login: None,
                 auth,
-                no_proxy: NoProxy::parse(&parent.no_proxy),
+                no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
             }),
         };
         Ok(UpstreamSettings {
@@ -255,14 +252,6 @@ impl Base {
             own_ca: Some(self.own_ca.clone()),
         })
     }
-}
-
-fn socks_login(auth: &dyn AuthScheme) -> Result<(String, Secret), Vec<String>> {
-    auth.login().ok_or_else(|| {
-        vec!["a SOCKS 5 proxy takes a user name and a password: `proxy.upstream.auth` must name a `basic` credential whose \
-              values can be read now"
-            .to_owned()]
-    })
 }
 
 /// What a [`Core`] is made of.
@@ -283,9 +272,12 @@ struct Core {
     loader: Loader,
     base: Base,
     begun: SystemTime,
+    redactor: Redactor,
+    /// The configuration of the start, for what only a restart changes.
+    first: Arc<Config>,
     is_ready: AtomicBool,
     stopping: CancellationToken,
-    reloader: OnceLock<Arc<Reloader>>,
+    reloader: Arc<Reloader>,
     watcher: OnceLock<Watcher>,
     ca_pem: String,
 }
@@ -294,19 +286,21 @@ impl Core {
     fn new(parts: Parts, mut options: ConsoleOptions) -> Result<Arc<Self>, StartError> {
         let Parts { begun, redactor, upstream, loader, ready, authority, base } = parts;
         let config = &ready.loaded.config;
-        options.redactor = redactor.with_names(&config.redact);
+        redactor.set_names(&config.redact);
+        options.redactor = redactor.clone();
         options.body_limit = config.console.body_limit;
         options.environment = config.environment.clone();
         let console = Console::new(options).map_err(|error| StartError::failed("the console does not start", error))?;
         let settings = base.upstream(&loader, config, &ready.rules).map_err(|errors| config_errors(&errors))?;
         upstream.set(settings);
         loader.keep_passwords(ready.clients.clone());
-        let clients = ready.clients;
-        let reloader = Reloader::new(loading::watched(ready.loaded, ready.rules), begun, loader.clone(), follow.clone());
+        let follow = Follow(Arc::default());
+        let first = loading::watched(ready.loaded, ready.rules);
+        let reloader = Reloader::new(first, begun, loader.clone(), follow.clone());
         let (rules, config) = (reloader.store().load_full(), reloader.store().config());
         let ca_pem = authority.certificate_pem().to_owned();
         let proxy = Arc::new(Proxy {
-            current: ArcSwap::from_pointee(base.snapshot(Arc::clone(&rules), config, ready.clients)),
+            current: ArcSwap::from_pointee(base.snapshot(rules, &config, ready.clients)),
             upstream,
             leaves: Leaves::new(authority).map_err(|error| StartError::Failed(error.to_string()))?,
             console,
@@ -326,32 +320,33 @@ impl Core {
             loader,
             base,
             begun,
+            redactor,
+            first: config,
             is_ready: AtomicBool::new(false),
             stopping: CancellationToken::new(),
-            reloader: OnceLock::new(),
+            reloader,
             watcher: OnceLock::new(),
             ca_pem,
         });
-        core.watch(loading::watched(ready.loaded, rules))?;
+        let _ = follow.0.set(Arc::downgrade(&core));
+        core.watch()?;
         Ok(core)
     }
 
     /// Follows the files from now on.
-    fn watch(self: &Arc<Self>, first: reload::Loaded) -> Result<(), StartError> {
-        let follows_files = self.loader.has_files();
-        let reloader = Reloader::new(first, self.begun, self.loader.clone(), Follow(Arc::downgrade(self)));
-        if follows_files {
-            let watcher = reloader
+    fn watch(&self) -> Result<(), StartError> {
+        if self.loader.has_files() {
+            let watcher = self
+                .reloader
                 .watch(Mode::Events)
                 .map_err(|error| StartError::failed("the configuration cannot be watched", error))?;
             let _ = self.watcher.set(watcher);
         }
-        let _ = self.reloader.set(reloader);
         Ok(())
     }
 
     fn config(&self) -> Arc<Config> {
-        self.reloader.get().map(|reloader| reloader.store().config()).unwrap_or_default()
+        self.reloader.store().config()
     }
 
     /// The run file by which the other commands find this proxy, and the token of its control interface.
@@ -369,6 +364,8 @@ impl Core {
             login: Some(self.base.login.clone()),
             config: self.config().files.first().cloned(),
             rule_hosts: rules.named_loopback_hosts().iter().map(ToString::to_string).collect(),
+            secret_variables: self.loader.secret_variables(),
+            ca_pem: self.ca_pem.clone(),
             started: rfc3339(self.begun),
         };
         let written = RunFile::write(dir, &info).map_err(|error| StartError::Failed(error.to_string()))?;
@@ -388,17 +385,28 @@ fn config_errors(errors: &[String]) -> StartError {
 }
 
 /// Puts what was reloaded in force.
-struct Follow(Weak<Core>);
+#[derive(Clone)]
+struct Follow(Arc<OnceLock<Weak<Core>>>);
+
+impl Follow {
+    fn core(&self) -> Option<Arc<Core>> {
+        self.0.get()?.upgrade()
+    }
+}
 
 impl Report for Follow {
     fn reloaded(&self, rules: &Arc<RuleSet>, config: &Arc<Config>, status: &Status, news: bool) {
-        let Some(core) = self.0.upgrade() else { return };
+        let Some(core) = self.core() else { return };
         let proxy = &core.proxy;
         match core.base.upstream(&core.loader, config, rules) {
             Ok(settings) => proxy.upstream.set(settings),
             Err(errors) => return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; "))),
         }
+        core.redactor.set_names(&config.redact);
         proxy.current.store(Arc::new(core.base.snapshot(Arc::clone(rules), config, core.loader.passwords())));
+        if let Some(note) = needs_restart(&core.first, config) {
+            proxy.console.announce(&note);
+        }
         if news {
             let (rules, hosts) = (rules.rules_count(), rules.hosts_count());
             let generation = status.generation;
@@ -407,16 +415,29 @@ impl Report for Follow {
     }
 
     fn refused(&self, message: &str, _status: &Status) {
-        let Some(core) = self.0.upgrade() else { return };
+        let Some(core) = self.core() else { return };
         core.proxy.console.announce(&format!("configuration refused, the old rules stay in force:\n{message}"));
     }
+}
+
+/// What changed in the files and is fixed for the run.
+fn needs_restart(first: &Config, now: &Config) -> Option<String> {
+    let fixed = [
+        ("proxy.listen", first.proxy.listen != now.proxy.listen),
+        ("proxy.limits.connections", first.proxy.limits.connections != now.proxy.limits.connections),
+        ("console", first.console != now.console),
+        ("tokens", first.tokens != now.tokens),
+        ("secrets.ttl", first.secrets != now.secrets),
+    ];
+    let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
+    (!changed.is_empty()).then(|| format!("restart to put this in force too: {}", changed.join(", ")))
 }
 
 impl ControlState for Core {
     fn status(&self) -> serde_json::Value {
         let snapshot = self.proxy.snapshot();
         let config = self.config();
-        let reload = self.reloader.get().map(|reloader| reloader.store().status());
+        let reload = self.reloader.store().status();
         let counts = self.proxy.console.counts();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -428,9 +449,9 @@ impl ControlState for Core {
             "environment": config.environment,
             "rules": snapshot.rules.rules_count(),
             "hosts": snapshot.rules.hosts_count(),
-            "generation": reload.as_ref().map(|status| status.generation),
-            "in_force_since": reload.as_ref().map(|status| rfc3339(status.since)),
-            "reload_error": reload.and_then(|status| status.failure).map(|failure| failure.message),
+            "generation": reload.generation,
+            "in_force_since": rfc3339(reload.since),
+            "reload_error": reload.failure.map(|failure| failure.message),
             "connections": self.proxy.tasks.len(),
             "idle_upstream_connections": self.proxy.upstream.idle_connections(),
             "exchanges": {
@@ -450,9 +471,8 @@ impl ControlState for Core {
     }
 
     fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
-        let reloader = self.reloader.get().cloned();
+        let reloader = Arc::clone(&self.reloader);
         Box::pin(async move {
-            let reloader = reloader.ok_or("the proxy is still starting")?;
             let status = tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
             match status.failure {
                 Some(failure) => Err(failure.message),

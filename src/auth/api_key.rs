@@ -50,16 +50,27 @@ impl Build for ApiKeyConfig {
             Place::Query => return Err(vec!["`name` is empty".to_owned()]),
             Place::Cookie => return Err(vec![format!("`name`: `{}` cannot name a cookie", self.name.escape_debug())]),
         };
-        let in_header = self.place == Place::Header;
-        let credential: Arc<str> = name.into();
-        let owner = credential.clone();
-        let value = Held::new(name, vec![Field::secret(&self.value)], &context.sources, move |secrets| {
-            let [secret] = secrets else { return Err(not_ready(&owner)) };
-            let header = if in_header { Some(header_value(&owner, "value", secret.expose())?) } else { None };
-            Ok(Key { secret: secret.clone(), header })
-        })?;
-        Ok(Arc::new(ApiKey { credential, slots: [slot], value }))
+        build("api_key", name, slot, &self.value, context)
     }
+}
+
+/// Fills `slot` with a configured value, under the name of the scheme that asks for it.
+pub(crate) fn build(
+    scheme: &'static str,
+    name: &str,
+    slot: Slot,
+    value: &Text,
+    context: &BuildContext,
+) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
+    let in_header = matches!(slot, Slot::Header(_));
+    let credential: Arc<str> = name.into();
+    let owner = credential.clone();
+    let value = Held::new(name, vec![Field::secret(value)], &context.sources, move |secrets| {
+        let [secret] = secrets else { return Err(not_ready(&owner)) };
+        let header = if in_header { Some(header_value(&owner, "value", secret.expose())?) } else { None };
+        Ok(Key { secret: secret.clone(), header })
+    })?;
+    Ok(Arc::new(ApiKey { scheme, credential, slots: [slot], value }))
 }
 
 /// A header name that a credential may fill.
@@ -80,6 +91,7 @@ pub(crate) fn is_cookie_name(name: &str) -> bool {
 
 #[derive(Debug)]
 struct ApiKey {
+    scheme: &'static str,
     credential: Arc<str>,
     slots: [Slot; 1],
     value: Held<Key>,
@@ -92,7 +104,7 @@ struct Key {
 
 impl AuthScheme for ApiKey {
     fn name(&self) -> &'static str {
-        "api_key"
+        self.scheme
     }
 
     fn slots(&self) -> &[Slot] {
@@ -131,6 +143,6 @@ impl AuthScheme for ApiKey {
     fn describe(&self) -> String {
         let shown = self.value.current().as_ref().map_or_else(|| "?".into(), |entry| mask(entry.value.secret.expose()));
         let slot = &self.slots[0];
-        format!("api_key {} {} {shown}", slot.place(), slot.name())
+        format!("{} {} {} {shown}", self.scheme, slot.place(), slot.name())
     }
 }

@@ -15,6 +15,7 @@ pub mod held;
 pub mod list;
 pub mod mtls;
 pub mod none;
+pub mod oauth2;
 pub mod refreshing;
 pub mod scheme;
 pub mod slots;
@@ -43,6 +44,8 @@ pub struct BuildContext {
     pub sources: Arc<Sources>,
     /// Where rotated refresh tokens are kept.
     pub tokens: Arc<dyn TokenStore>,
+    /// The tokens of credentials that share them.
+    pub shared: oauth2::SharedTokens,
 }
 
 impl fmt::Debug for BuildContext {
@@ -131,6 +134,8 @@ schemes! {
     "mtls" => Mtls(mtls::MtlsConfig),
     /// `exec`: what a command prints.
     "exec" => Exec(exec::ExecConfig),
+    /// `oauth2`: a token from a token endpoint.
+    "oauth2" => Oauth2(oauth2::Oauth2Config),
 }
 
 /// Types that the configuration format knows and this version cannot build.

@@ -93,6 +93,7 @@ fn connect_ports(node: &Node, errors: &mut Vec<Diagnostic>) -> ConnectPorts {
     let expected = || Diagnostic::error("`connect_ports` is `any` or a list of ports, such as `[443, 8443]`");
     let ports = match &node.value {
         Value::Scalar(scalar) if &*scalar.text == "any" => return ConnectPorts::Any,
+        Value::Wrong => return ConnectPorts::Default,
         Value::Scalar(_) => from_node::<u16>(node).map(|port| vec![port]),
         _ => from_node::<Vec<u16>>(node),
     };
@@ -145,7 +146,7 @@ fn limits(raw: RawLimits, errors: &mut Vec<Diagnostic>) -> Limits {
 /// `proxy.upstream`
 fn upstream(node: &Node, credentials: &Credentials<'_>, errors: &mut Vec<Diagnostic>) -> Option<ParentProxyConfig> {
     let raw = match &node.value {
-        Value::Null => return None,
+        Value::Null | Value::Wrong => return None,
         Value::Scalar(scalar) if &*scalar.text == "direct" => return None,
         Value::Scalar(_) => from_node(node).map(|url| RawUpstream { url, auth: None, no_proxy: Default::default() }),
         _ => from_node::<RawUpstream>(node),
@@ -235,7 +236,7 @@ pub(super) fn tokens(raw: RawTokens, errors: &mut Vec<Diagnostic>) -> TokensConf
 fn store(node: &Node) -> Result<TokenStoreConfig, Diagnostic> {
     let known = ["auto", "file", "keyring"];
     match (&node.value, node.text()) {
-        (_, Some("auto")) => Ok(TokenStoreConfig::Auto),
+        (Value::Wrong, _) | (_, Some("auto")) => Ok(TokenStoreConfig::Auto),
         (_, Some("file")) => Ok(TokenStoreConfig::File),
         (_, Some("keyring")) => Ok(TokenStoreConfig::Keyring),
         (_, Some("redis")) => Err(redis().at(&node.place)),

@@ -286,7 +286,7 @@ fn collect_secrets(node: &Node, secret: bool, inside: bool, text: &str, out: &mu
                 out.extend(literal_ranges(written).map(|part| span.start + part.start..span.start + part.end));
             }
         }
-        Value::Scalar(_) | Value::Null => {}
+        Value::Scalar(_) | Value::Null | Value::Wrong => {}
         Value::Sequence(items) => items.iter().for_each(|item| collect_secrets(item, secret, inside, text, out)),
         Value::Mapping(entries) => {
             for entry in entries {
@@ -377,12 +377,12 @@ impl Diagnostics {
         let mut help = one.help.clone();
         if let Some(place) = &one.place {
             let file = place.file.display().to_string();
-            group = group.element(Origin::path(file).line(place.line as usize).char_column(place.column as usize));
             if let Some((line, marked)) = self.sources.line(place) {
                 let mark = AnnotationKind::Primary.span(marked).label(one.label.clone());
-                let snippet = Snippet::source(line).line_start(place.line as usize).path(None::<String>);
+                let snippet = Snippet::source(line).line_start(place.line as usize).path(file);
                 group = group.element(snippet.annotation(mark));
             } else {
+                group = group.element(Origin::path(file).line(place.line as usize).char_column(place.column as usize));
                 help = merge_help(one);
             }
         } else {

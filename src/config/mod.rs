@@ -26,6 +26,9 @@ use std::{
     time::Duration,
 };
 
+#[cfg(test)]
+mod tests;
+
 use ipnet::IpNet;
 use text::Text;
 

@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashSet,
     fmt,
     path::{Path, PathBuf},
@@ -26,13 +26,16 @@ use super::{
 
 /// Reads a struct. Unknown keys are errors even where the struct does not say so.
 pub fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Diagnostic>> {
+    if node.value == Value::Wrong {
+        return Err(Vec::new());
+    }
     let notes = Notes::default();
     // Each round leaves out at least one more entry, so this ends; the bound keeps it short.
     for _ in 0..MAX_ROUNDS {
         match T::deserialize(Reader { node, notes: &notes }) {
             Ok(value) => {
                 let found = notes.found.take();
-                return if found.is_empty() { Ok(value) } else { Err(found) };
+                return if found.is_empty() && !notes.met_wrong.get() { Ok(value) } else { Err(found) };
             }
             Err(error) => {
                 if !notes.note(error, node) {
@@ -208,6 +211,8 @@ struct Notes {
     found: RefCell<Vec<Diagnostic>>,
     /// Addresses of values that are wrong; used as identities only.
     skipped: RefCell<HashSet<usize>>,
+    /// A value was left out that was reported elsewhere.
+    met_wrong: Cell<bool>,
     /// Names of keys whose values are wrong, so that nobody says that they are missing.
     skipped_names: RefCell<HashSet<String>>,
 }
@@ -243,7 +248,13 @@ impl Notes {
         }
     }
 
-    fn skips(&self, node: &Node) -> bool {
+    /// True for what was found wrong, here or before.
+    fn leaves_out(&self, name: Option<&str>, node: &Node) -> bool {
+        if node.value == Value::Wrong {
+            self.met_wrong.set(true);
+            self.skip(name, node);
+            return true;
+        }
         let skipped = self.skipped.borrow();
         !skipped.is_empty() && skipped.contains(&identity(node))
     }
@@ -251,10 +262,7 @@ impl Notes {
     /// Notes what is wrong with the value of an entry or item, which is left out from now on.
     fn wrong(&self, error: ReadError, name: Option<&str>, node: &Node) -> ReadError {
         if !matches!(error.what, Wrong::Noted) {
-            let before = self.found.borrow().len();
             self.note(error, node);
-            // A field missing only because its value was wrong says nothing new, but ends the struct it is in.
-            debug_assert!(self.found.borrow().len() >= before);
             self.skip(name, node);
         }
         ReadError { what: Wrong::Noted, place: None }
@@ -360,7 +368,7 @@ impl<'n> Deserializer<'n> for Reader<'n> {
     /// By the rules of YAML 1.2: numbers and booleans are those written without quotes.
     fn deserialize_any<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let result = match &self.node.value {
-            Value::Null => visitor.visit_unit(),
+            Value::Null | Value::Wrong => visitor.visit_unit(),
             Value::Sequence(items) => self.list(items, visitor),
             Value::Mapping(entries) => self.mapping(entries, None, visitor),
             Value::Scalar(Scalar { text, plain: false }) => visitor.visit_borrowed_str(text),
@@ -562,7 +570,7 @@ impl<'n> de::SeqAccess<'n> for Items<'n> {
     type Error = ReadError;
 
     fn next_element_seed<T: DeserializeSeed<'n>>(&mut self, seed: T) -> Result<Option<T::Value>, ReadError> {
-        let Some(node) = self.rest.find(|node| !self.notes.skips(node)) else { return Ok(None) };
+        let Some(node) = self.rest.find(|node| !self.notes.leaves_out(None, node)) else { return Ok(None) };
         let read = seed.deserialize(Reader { node, notes: self.notes });
         read.map(Some).map_err(|error| self.notes.wrong(error, None, node))
     }
@@ -584,10 +592,10 @@ impl<'n> de::MapAccess<'n> for Entries<'n> {
 
     fn next_key_seed<K: DeserializeSeed<'n>>(&mut self, seed: K) -> Result<Option<K::Value>, ReadError> {
         for entry in self.rest.by_ref() {
-            if self.notes.skips(&entry.value) {
+            let name = &*entry.key.name;
+            if self.notes.leaves_out(Some(name), &entry.value) {
                 continue;
             }
-            let name = &*entry.key.name;
             if let Some(fields) = self.fields
                 && !fields.contains(&name)
             {

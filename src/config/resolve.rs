@@ -6,14 +6,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::Path,
+};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, Visitor},
 };
 
 use super::{
     At, Place,
     diagnostics::{Diagnostic, SourceTexts},
     read::{from_node, resolve_path},
-    text::reference_end,
+    text::{TEXT, Text, reference_end},
     yaml::{Entry, Node, Value, postman_braces},
 };
 
@@ -23,14 +29,41 @@ const MAX_VALUE: usize = 256 << 10;
 const MAX_GROWTH: usize = 64 << 20;
 
 /// `environments.<name>`
-#[derive(Debug, Default, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Environment {
     /// Variables of this environment; they win over `vars` beside `environments`.
-    pub vars: BTreeMap<String, At<String>>,
+    #[schemars(with = "BTreeMap<String, Text>")]
+    pub vars: BTreeMap<String, At<Written>>,
     /// Another environment whose variables this one inherits.
     #[schemars(with = "Option<String>")]
     pub extends: Option<At<String>>,
+}
+
+/// Text as written, with all references in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written(String);
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Written;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Written, E> {
+                Ok(Written(text.to_owned()))
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Written, D::Error> {
+                String::deserialize(inner).map(Written)
+            }
+        }
+        deserializer.deserialize_newtype_struct(TEXT, V)
+    }
 }
 
 /// The variables in force, and the environment they come from.
@@ -39,7 +72,7 @@ pub struct Variables {
     /// The chosen environment.
     pub environment: Option<String>,
     /// As written, with the place of each.
-    written: BTreeMap<String, At<String>>,
+    written: BTreeMap<String, At<Written>>,
     /// Variables that only other environments have: they are named in errors.
     elsewhere: BTreeMap<String, String>,
     /// With variables in variables replaced. What could not be replaced is missing here.
@@ -49,7 +82,7 @@ pub struct Variables {
 impl Variables {
     /// Reads `environment`, `vars` and `environments` of the main file. `chosen` wins over the file.
     pub fn read(root: &Node, chosen: Option<&str>, texts: &SourceTexts, errors: &mut Vec<Diagnostic>) -> Self {
-        let vars: BTreeMap<String, At<String>> = part(root, "vars", errors);
+        let vars: BTreeMap<String, At<Written>> = part(root, "vars", errors);
         let environments: BTreeMap<String, Environment> = part(root, "environments", errors);
         let said: Option<At<String>> = part(root, "environment", errors);
         let names = || environments.keys().map(String::as_str);
@@ -121,7 +154,7 @@ impl Variables {
             return;
         }
         path.push(name.to_owned());
-        for needed in variables_in(&written.value) {
+        for needed in variables_in(&written.value.0) {
             if path.iter().any(|one| *one == needed) {
                 let round =
                     path.iter().chain([&needed]).map(|one| format!("`{one}`")).collect::<Vec<_>>().join(" needs ");
@@ -139,7 +172,7 @@ impl Variables {
         }
         path.pop();
         let mut replacing = Replacing { variables: self, texts, errors, growth: 0 };
-        if let Some(value) = replacing.text(&written.value, &written.place) {
+        if let Some(value) = replacing.text(&written.value.0, &written.place) {
             self.values.insert(name.to_owned(), value);
         }
     }
@@ -245,16 +278,18 @@ struct Replacing<'a> {
 impl Replacing<'_> {
     fn node(&mut self, node: &mut Node) {
         match &mut node.value {
-            Value::Null => {}
+            Value::Null | Value::Wrong => {}
             Value::Sequence(items) => items.iter_mut().for_each(|item| self.node(item)),
             Value::Mapping(entries) => entries.iter_mut().for_each(|entry| self.node(&mut entry.value)),
             Value::Scalar(scalar) if scalar.text.contains("${") || scalar.text.contains("{{") => {
-                if let Some(text) = self.text(&scalar.text, &node.place) {
-                    self.growth = self.growth.saturating_add(text.len().saturating_sub(scalar.text.len()));
-                    // What a variable brought in may be a number, however it was quoted.
-                    scalar.plain |= *text != *scalar.text && !text.contains("${");
-                    scalar.text = text.into();
-                }
+                let Some(text) = self.text(&scalar.text, &node.place) else {
+                    node.value = Value::Wrong;
+                    return;
+                };
+                self.growth = self.growth.saturating_add(text.len().saturating_sub(scalar.text.len()));
+                // What a variable brought in may be a number, however it was quoted.
+                scalar.plain |= *text != *scalar.text && !text.contains("${");
+                scalar.text = text.into();
             }
             Value::Scalar(_) => {}
         }
@@ -441,7 +476,7 @@ fn overlay(parent: &Node, child: &Node) -> Node {
 /// Every file that a `${file:...}` in the tree names.
 pub fn named_files(node: &Node, found: &mut BTreeSet<std::path::PathBuf>) {
     match &node.value {
-        Value::Null => {}
+        Value::Null | Value::Wrong => {}
         Value::Sequence(items) => items.iter().for_each(|item| named_files(item, found)),
         Value::Mapping(entries) => entries.iter().for_each(|entry| named_files(&entry.value, found)),
         Value::Scalar(scalar) => {

@@ -13,7 +13,7 @@ use super::{
     text::{Reference, Text},
     yaml::{Entry, Node, Value},
 };
-use crate::auth::SchemeConfig;
+use crate::auth::{LATER_TYPES, SchemeConfig};
 
 /// Fields that belong to the connection, to the length of the message or to its destination.
 const FORBIDDEN_FIELDS: [&str; 12] = [
@@ -123,6 +123,7 @@ impl<'a> Credentials<'a> {
                 let tree = extend_inline(node, &self.trees, errors)?;
                 read_scheme(&tree, &node.place, errors).map(|scheme| AuthRef::Inline(Box::new(scheme)))
             }
+            (Value::Wrong, _) => None,
             _ => {
                 let error = Diagnostic::error(format!(
                     "`auth` takes the name of a credential, a credential or a list, found {}",
@@ -185,7 +186,7 @@ impl<'a> Credentials<'a> {
 /// Calls `found` for every `${token:name}` in a tree.
 fn each_token(node: &Node, found: &mut dyn FnMut(&str, &Place)) {
     match &node.value {
-        Value::Null => {}
+        Value::Null | Value::Wrong => {}
         Value::Sequence(items) => items.iter().for_each(|item| each_token(item, found)),
         Value::Mapping(entries) => entries.iter().for_each(|entry| each_token(&entry.value, found)),
         Value::Scalar(scalar) if scalar.text.contains("${token:") => {
@@ -201,6 +202,9 @@ fn each_token(node: &Node, found: &mut dyn FnMut(&str, &Place)) {
 
 /// Reads one credential. `place` is that of its name, or of the mapping itself.
 fn read_scheme(node: &Node, place: &Place, errors: &mut Vec<Diagnostic>) -> Option<SchemeConfig> {
+    if node.value == Value::Wrong {
+        return None;
+    }
     let Some(entries) = node.entries() else {
         let error = Diagnostic::error(format!("a credential is a mapping with a `type`, found {}", node.kind()));
         errors.push(error.at(if node.value == Value::Null { place } else { &node.place }));
@@ -218,6 +222,11 @@ fn read_scheme(node: &Node, place: &Place, errors: &mut Vec<Diagnostic>) -> Opti
             return None;
         }
     };
+    if LATER_TYPES.contains(&name.as_str()) && !SchemeConfig::TYPES.contains(&name.as_str()) {
+        let error = Diagnostic::error(format!("credentials of type `{name}` are not available in this version"));
+        errors.push(error.at(&kind.place));
+        return None;
+    }
     if !SchemeConfig::TYPES.contains(&name.as_str()) {
         let error = Diagnostic::error(format!("unknown type of credential `{name}`")).at(&kind.place);
         let error = error.suggest(&name, SchemeConfig::TYPES.iter().copied());

@@ -97,7 +97,7 @@ impl Printer {
     /// What stands behind a key, or behind `-`.
     fn value(&mut self, node: &Node, indent: usize, mask: Mask, key: &str) {
         match &node.value {
-            Value::Null => self.end_line(" null", node),
+            Value::Null | Value::Wrong => self.end_line(" null", node),
             Value::Scalar(one) => {
                 let text = shown(&one.text, mask, key);
                 self.out.push(' ');

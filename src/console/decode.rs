@@ -129,8 +129,9 @@ mod tests {
 
     #[test]
     fn a_cut_body_shows_what_came() {
-        let text: Vec<u8> = (0..100_000u32).flat_map(|n| n.to_string().into_bytes()).collect();
-        for coding in ["gzip", "zstd", "deflate", "br"] {
+        // A coding is decoded block by block; those of zstd are the largest.
+        for (coding, count) in [("gzip", 20_000u32), ("zstd", 100_000), ("deflate", 20_000), ("br", 10_000)] {
+            let text: Vec<u8> = (0..count).flat_map(|n| n.to_string().into_bytes()).collect();
             let encoded = encode(&text, coding);
             let decoded = decode(&encoded[..encoded.len() / 2], coding, 1 << 20).unwrap();
             assert!(!decoded.bytes.is_empty() && text.starts_with(&decoded.bytes), "{coding}");

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{HeaderMap, Version};
+use http::{HeaderMap, HeaderValue, Version};
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -128,15 +128,12 @@ impl Writer<'_> {
         self.redactor.mask_text(text).into_owned()
     }
 
-    fn value(&self, name: &str, value: &[u8]) -> String {
-        into_text(self.redactor.mask_header(name, value).into_owned())
+    fn value(&self, name: &str, value: &HeaderValue) -> String {
+        into_text(self.redactor.mask_field(name, value).into_owned())
     }
 
     fn headers(&self, headers: &HeaderMap) -> Vec<Value> {
-        headers
-            .iter()
-            .map(|(name, value)| json!([name.as_str(), self.value(name.as_str(), value.as_bytes())]))
-            .collect()
+        headers.iter().map(|(name, value)| json!([name.as_str(), self.value(name.as_str(), value)])).collect()
     }
 
     fn send(&self, exchange: &Exchange, send: &Send) -> Value {
@@ -180,12 +177,12 @@ impl Writer<'_> {
         let changed = lines.iter().filter(|(change, ..)| *change != Change::Same);
         let changed: Vec<Value> = changed
             .map(|(change, name, value)| {
-                json!({"change": change.as_str(), "name": name, "value": self.value(name, value.as_bytes())})
+                json!({"change": change.as_str(), "name": name, "value": self.value(name, value)})
             })
             .collect();
         let mut object = Map::new();
         object.insert("method".to_owned(), head.method.as_str().into());
-        object.insert("target".to_owned(), self.redactor.mask_url(&head.request_target).into());
+        object.insert("target".to_owned(), self.redactor.mask_sent_url(&head.request_target, &send.injected).into());
         object.insert("headers".to_owned(), self.headers(&head.headers).into());
         object.insert("changes".to_owned(), changed.into());
         self.insert_body(&send.request_body, &head.headers, &mut object);

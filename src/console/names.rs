@@ -2,8 +2,10 @@
 
 use std::{borrow::Cow, collections::HashSet, ops::Range, sync::Arc};
 
+use http::HeaderValue;
+
 use super::redact::{Redactor, Span, into_text, mask, replace};
-use crate::config::RedactConfig;
+use crate::{auth::scheme::Slot, config::RedactConfig};
 
 /// The names whose values are masked. Compared without case, `-` and `_`: `accessToken` is `access_token`.
 #[derive(Debug)]
@@ -150,11 +152,25 @@ impl Redactor {
         replace(value, spans)
     }
 
+    /// A header field as it may be shown: a value marked sensitive is masked whatever its name.
+    pub(super) fn mask_field<'v>(&self, name: &str, value: &'v HeaderValue) -> Cow<'v, [u8]> {
+        let spans = self.header_spans(name, value.as_bytes());
+        if value.is_sensitive() && spans.is_empty() && !self.reveals() {
+            return Cow::Owned(mask(&String::from_utf8_lossy(value.as_bytes())).into_bytes());
+        }
+        self.mask_header(name, value.as_bytes())
+    }
+
     /// A URL or a request-target as it may be shown.
     pub fn mask_url<'u>(&self, url: &'u str) -> Cow<'u, str> {
+        self.mask_sent_url(url, &[])
+    }
+
+    /// The same for a request-target that left, with the places that were filled.
+    pub(super) fn mask_sent_url<'u>(&self, url: &'u str, injected: &[Slot]) -> Cow<'u, str> {
         let bytes = url.as_bytes();
         let mut spans = self.value_spans(bytes, false);
-        spans.extend(self.url_spans(bytes));
+        spans.extend(self.url_spans(bytes, injected));
         match replace(bytes, spans) {
             Cow::Borrowed(_) => Cow::Borrowed(url),
             Cow::Owned(bytes) => Cow::Owned(into_text(bytes)),
@@ -172,7 +188,7 @@ impl Redactor {
         match kind {
             _ if self.reveals() => Vec::new(),
             BodyKind::Json | BodyKind::Text => self.json_spans(body),
-            BodyKind::Form => self.pair_spans(body, 0),
+            BodyKind::Form => self.pair_spans(body, 0, &[]),
             BodyKind::Binary => Vec::new(),
         }
     }
@@ -184,13 +200,13 @@ impl Redactor {
             "authorization" | "proxy-authorization" => authorization_spans(value),
             "cookie" => value_of_pairs(value, b';', usize::MAX),
             "set-cookie" => value_of_pairs(value, b';', 1),
-            name if URL_HEADERS.contains(&name) => self.url_spans(value),
-            name if self.names.headers.contains(&normal(name)) => vec![masked(value, 0..value.len())],
+            name if URL_HEADERS.contains(&name) => self.url_spans(value, &[]),
+            name if self.names().headers.contains(&normal(name)) => vec![masked(value, 0..value.len())],
             _ => Vec::new(),
         }
     }
 
-    fn url_spans(&self, url: &[u8]) -> Vec<Span> {
+    pub(super) fn url_spans(&self, url: &[u8], injected: &[Slot]) -> Vec<Span> {
         if self.reveals() {
             return Vec::new();
         }
@@ -203,19 +219,20 @@ impl Redactor {
             }
         }
         if let Some(start) = url.iter().position(|byte| matches!(byte, b'?' | b'#')) {
-            spans.extend(self.pair_spans(&url[start + 1..], start + 1));
+            spans.extend(self.pair_spans(&url[start + 1..], start + 1, injected));
         }
         spans
     }
 
     /// `name=value` pairs of a query, a fragment or a form.
-    fn pair_spans(&self, text: &[u8], offset: usize) -> Vec<Span> {
+    fn pair_spans(&self, text: &[u8], offset: usize, injected: &[Slot]) -> Vec<Span> {
         let mut spans = Vec::new();
-        for range in pieces(text, |byte| matches!(byte, b'&' | b'?' | b'#' | b'\n')) {
+        for range in pieces(text, false, |byte| matches!(byte, b'&' | b'?' | b'#' | b'\n')) {
             let piece = &text[range.clone()];
             let Some(equals) = memchr::memchr(b'=', piece) else { continue };
             let name = percent_encoding::percent_decode(&piece[..equals]).decode_utf8_lossy();
-            if self.names.query.contains(&normal(name.trim())) {
+            let is_ours = injected.iter().any(|slot| matches!(slot, Slot::Query(query) if *query == name));
+            if is_ours || self.names().query.contains(&normal(name.trim())) {
                 let (inner, mask) = masked(text, range.start + equals + 1..range.end);
                 spans.push((inner.start + offset..inner.end + offset, mask));
             }
@@ -232,7 +249,7 @@ impl Redactor {
             at = end + 1;
             let Some(value) = member_value(text, at) else { continue };
             let name = String::from_utf8_lossy(&text[quote + 1..end.min(text.len())]);
-            if !self.names.json.contains(&normal(&name)) {
+            if !self.names().json.contains(&normal(&name)) {
                 continue;
             }
             match text.get(value) {
@@ -280,12 +297,12 @@ fn masked(text: &[u8], range: Range<usize>) -> Span {
     (range, mask.into())
 }
 
-/// The ranges between separators.
-fn pieces(text: &[u8], is_separator: impl Fn(u8) -> bool) -> Vec<Range<usize>> {
+/// The ranges between separators; with `quotes`, those within quotation marks do not separate.
+fn pieces(text: &[u8], quotes: bool, is_separator: impl Fn(u8) -> bool) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let (mut start, mut quoted) = (0, false);
     for (at, byte) in text.iter().enumerate() {
-        quoted ^= *byte == b'"';
+        quoted ^= quotes && *byte == b'"';
         if is_separator(*byte) && !quoted {
             ranges.push(start..at);
             start = at + 1;
@@ -301,7 +318,11 @@ fn value_of_pairs(text: &[u8], separator: u8, count: usize) -> Vec<Span> {
         Some(equals) => range.start + equals + 1..range.end,
         None => range,
     };
-    pieces(text, |byte| byte == separator).into_iter().take(count).map(|range| (value(range), "***".into())).collect()
+    pieces(text, true, |byte| byte == separator)
+        .into_iter()
+        .take(count)
+        .map(|range| (value(range), "***".into()))
+        .collect()
 }
 
 fn authorization_spans(value: &[u8]) -> Vec<Span> {
@@ -309,7 +330,8 @@ fn authorization_spans(value: &[u8]) -> Vec<Span> {
     let scheme = String::from_utf8_lossy(&value[..space]).to_ascii_lowercase();
     let has_parameters = PARAMETER_SCHEMES.contains(&scheme.as_str())
         || PARAMETER_SCHEME_PREFIXES.iter().any(|prefix| scheme.starts_with(prefix));
-    if has_parameters {
+    let is_balanced = memchr::memchr_iter(b'"', value).count().is_multiple_of(2);
+    if has_parameters && is_balanced {
         return parameter_spans(value, space + 1);
     }
     let rest = space + 1..value.len();
@@ -320,7 +342,7 @@ fn authorization_spans(value: &[u8]) -> Vec<Span> {
 fn parameter_spans(value: &[u8], from: usize) -> Vec<Span> {
     let mut spans = Vec::new();
     let mut open = false;
-    for range in pieces(&value[from..], |byte| matches!(byte, b',' | b';')) {
+    for range in pieces(&value[from..], true, |byte| matches!(byte, b',' | b';')) {
         let range = range.start + from..range.end + from;
         let mut inner = range.clone();
         if let Some(equals) = memchr::memchr(b'=', &value[range.clone()]) {

@@ -232,10 +232,86 @@ pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + 4);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn body(bytes: &[u8]) -> Body {
+        Body::of(bytes)
+    }
+
+    fn lines(content_type: &'static str, bytes: &[u8]) -> Vec<String> {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        show(&body(bytes), &headers, &Redactor::default(), 1 << 20).lines
+    }
+
+    #[test]
+    fn json_keeps_order_and_numbers() {
+        let long = "z".repeat(90);
+        let json =
+            format!("{{\"b\":1.10000000000000000001e400,\"a\":[],\"o\":{{}},\"s\":\"{{,}}\\\"{long}\",\"l\":[1,2]}}");
+        let wanted = [
+            "{",
+            "  \"b\": 1.10000000000000000001e400,",
+            "  \"a\": [],",
+            "  \"o\": {},",
+            &format!("  \"s\": \"{{,}}\\\"{long}\","),
+            "  \"l\": [",
+            "    1,",
+            "    2",
+            "  ]",
+            "}",
+        ];
+        assert_eq!(lines("application/problem+json", json.as_bytes()), wanted);
+        assert_eq!(lines("application/json", b"{\"a\": 1}"), ["{\"a\": 1}"]);
+    }
+
+    #[test]
+    fn deep_json_stays_small() {
+        let deep = vec![b'['; 1 << 16];
+        assert!(indent_json(&deep).len() < 6 * deep.len());
+    }
+
+    #[test]
+    fn forms_and_binaries_have_views_of_their_own() {
+        assert_eq!(lines("application/x-www-form-urlencoded", b"a=1&password=x"), ["a=1", "password=***"]);
+        let hex = lines("image/png", b"\x89PNG\r\n\x1a\nabcdefghijk");
+        assert_eq!(hex[0], "0000  89 50 4e 47 0d 0a 1a 0a 61 62 63 64 65 66 67 68  .PNG....abcdefgh");
+        assert_eq!(hex[1], "0010  69 6a 6b                                         ijk");
+        assert_eq!(lines("", &[0; 300]).last().unwrap(), "… 44 more bytes");
+        assert_eq!(lines("text/plain", b"a\r\nb\n"), ["a", "b"]);
+    }
+
+    #[test]
+    fn sizes_are_grouped() {
+        assert_eq!((thousands(0), thousands(999), thousands(18_204)), ("0".into(), "999".into(), "18,204".into()));
+        assert_eq!(thousands(1_000_000), "1,000,000");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn any_body_can_be_shown(bytes in proptest::collection::vec(any::<u8>(), 0..200), coding in 0usize..5, kind in 0usize..5) {
+            let codings = ["identity", "gzip", "br", "zstd", "deflate"];
+            let kinds = ["application/json", "text/html", "application/x-www-form-urlencoded", "image/png", "\u{ff}"];
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(codings[coding]));
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_bytes(kinds[kind].as_bytes()).unwrap());
+            for line in show(&body(&bytes), &headers, &Redactor::default(), 1 << 20).lines {
+                prop_assert!(!line.chars().any(|c| c.is_control() && c != '\t'), "{line:?}");
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use http::header;
 use super::{
     inert, pretty,
     record::{Body, Exchange, ReplyHead, RequestHead, Send},
-    redact::{Redactor, Span, replace},
+    redact::{Redactor, Span, mask, replace},
     terminal::Viewer,
 };
 
@@ -72,10 +72,10 @@ fn escaped(bytes: &[u8]) -> String {
 
 fn sent(send: &Send, redactor: &Redactor) -> Vec<u8> {
     match (&send.raw_out, &send.request) {
-        (raw, _) if raw.total() > 0 => mask_message(raw.bytes(), raw.is_cut(), redactor),
+        (raw, _) if raw.total() > 0 => mask_message(raw.bytes(), raw.is_cut(), redactor, Some(send)),
         (_, Some(head)) => {
             let text = request_text(head);
-            mask_message(&with_body(text, &send.request_body), send.request_body.is_cut(), redactor)
+            mask_message(&with_body(text, &send.request_body), send.request_body.is_cut(), redactor, Some(send))
         }
         _ => Vec::new(),
     }
@@ -83,9 +83,9 @@ fn sent(send: &Send, redactor: &Redactor) -> Vec<u8> {
 
 fn received(send: &Send, redactor: &Redactor) -> Vec<u8> {
     match (&send.raw_in, &send.reply) {
-        (raw, _) if raw.total() > 0 => mask_message(raw.bytes(), raw.is_cut(), redactor),
+        (raw, _) if raw.total() > 0 => mask_message(raw.bytes(), raw.is_cut(), redactor, None),
         (_, Some(head)) => {
-            mask_message(&with_body(reply_text(head), &send.reply_body), send.reply_body.is_cut(), redactor)
+            mask_message(&with_body(reply_text(head), &send.reply_body), send.reply_body.is_cut(), redactor, None)
         }
         _ => Vec::new(),
     }
@@ -121,13 +121,14 @@ fn push_fields(headers: &http::HeaderMap, text: &mut Vec<u8>) {
     text.extend_from_slice(b"\r\n");
 }
 
-/// Masks a whole message: secrets by value anywhere, fields of its heads by name, members of its body by name.
-fn mask_message(bytes: &[u8], cut: bool, redactor: &Redactor) -> Vec<u8> {
+/// Masks a whole message: secrets by value anywhere, fields of its heads by name, members of its body by name. With
+/// `sent`, what schemes marked as secret in that request is masked too.
+fn mask_message(bytes: &[u8], cut: bool, redactor: &Redactor, sent: Option<&Send>) -> Vec<u8> {
     let mut spans = redactor.value_spans(bytes, cut);
     let mut at = 0;
     // Interim answers put several heads in a row.
     while let Some(end) = memchr::memmem::find(&bytes[at..], b"\r\n\r\n").map(|found| at + found + 4) {
-        let content_type = head_spans(&bytes[at..end], at, redactor, &mut spans);
+        let content_type = head_spans(&bytes[at..end], at, redactor, sent, &mut spans);
         at = end;
         if !bytes[at..].starts_with(b"HTTP/1.") {
             let kind = pretty::kind(&content_type, &bytes[at..]);
@@ -138,7 +139,7 @@ fn mask_message(bytes: &[u8], cut: bool, redactor: &Redactor) -> Vec<u8> {
         }
     }
     if at < bytes.len() {
-        head_spans(&bytes[at..], at, redactor, &mut spans);
+        head_spans(&bytes[at..], at, redactor, sent, &mut spans);
     }
     replace(bytes, spans).into_owned()
 }
@@ -148,7 +149,8 @@ fn shifted((range, mask): Span, by: usize) -> Span {
 }
 
 /// Masks the lines of a head that begins at `offset` and gives its content type.
-fn head_spans(head: &[u8], offset: usize, redactor: &Redactor, spans: &mut Vec<Span>) -> String {
+fn head_spans(head: &[u8], offset: usize, redactor: &Redactor, sent: Option<&Send>, spans: &mut Vec<Span>) -> String {
+    let injected = sent.map_or(&[][..], |send| &send.injected);
     let mut content_type = String::new();
     let mut at = 0;
     for line in head.split_inclusive(|byte| *byte == b'\n') {
@@ -160,7 +162,7 @@ fn head_spans(head: &[u8], offset: usize, redactor: &Redactor, spans: &mut Vec<S
         if is_first || line.starts_with(b":path:") {
             let space = memchr::memchr(b' ', line).map_or(0, |space| space + 1);
             let end = if is_first { memchr::memrchr(b' ', line).filter(|end| *end > space) } else { None };
-            let target = redactor.header_spans("location", &line[space..end.unwrap_or(line.len())]);
+            let target = redactor.url_spans(&line[space..end.unwrap_or(line.len())], injected);
             spans.extend(target.into_iter().map(|span| shifted(span, offset + start + space)));
             continue;
         }
@@ -171,7 +173,17 @@ fn head_spans(head: &[u8], offset: usize, redactor: &Redactor, spans: &mut Vec<S
         if name.eq_ignore_ascii_case(header::CONTENT_TYPE.as_str()) {
             content_type = String::from_utf8_lossy(value).into_owned();
         }
-        spans.extend(redactor.header_spans(&name, value).into_iter().map(|span| shifted(span, from)));
+        let mut found = redactor.header_spans(&name, value);
+        if found.is_empty() && !redactor.reveals() && is_marked(sent, &name) {
+            found.push((0..value.len(), mask(&String::from_utf8_lossy(value)).into()));
+        }
+        spans.extend(found.into_iter().map(|span| shifted(span, from)));
     }
     content_type
+}
+
+/// True if the field of that name was marked sensitive when it left.
+fn is_marked(sent: Option<&Send>, name: &str) -> bool {
+    let head = sent.and_then(|send| send.request.as_ref());
+    head.and_then(|head| head.headers.get(name)).is_some_and(http::HeaderValue::is_sensitive)
 }

@@ -18,6 +18,7 @@ use std::{
 };
 
 use aho_corasick::{AhoCorasick, MatchKind};
+use arc_swap::{ArcSwap, Guard};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 
 use super::{names::Names, views::views};
@@ -36,7 +37,7 @@ const LONGEST_ESCAPE: usize = 12;
 #[derive(Clone)]
 pub struct Redactor {
     known: Arc<Known>,
-    pub(super) names: Arc<Names>,
+    names: Arc<ArcSwap<Names>>,
     reveal: bool,
 }
 
@@ -49,6 +50,8 @@ struct Known {
 struct State {
     secrets: VecDeque<(u64, Secret)>,
     hashes: HashSet<u64>,
+    /// Counts what was added.
+    added: u64,
     /// `None` when a secret was added since it was built.
     search: Option<Arc<Search>>,
 }
@@ -90,12 +93,16 @@ impl Redactor {
     /// A redactor that knows the usual names and those of `redact:`.
     pub fn new(config: &RedactConfig) -> Self {
         let known = Known { state: Mutex::default(), hasher: RandomState::new() };
-        Self { known: Arc::new(known), names: Arc::new(Names::new(config)), reveal: false }
+        Self { known: Arc::new(known), names: Arc::new(ArcSwap::from_pointee(Names::new(config))), reveal: false }
     }
 
-    /// The same redactor with other names, after a reload.
-    pub fn with_names(&self, config: &RedactConfig) -> Self {
-        Self { known: Arc::clone(&self.known), names: Arc::new(Names::new(config)), reveal: self.reveal }
+    /// Replaces the names of `redact:` after a reload, for all clones.
+    pub fn set_names(&self, config: &RedactConfig) {
+        self.names.store(Arc::new(Names::new(config)));
+    }
+
+    pub(super) fn names(&self) -> Guard<Arc<Names>> {
+        self.names.load()
     }
 
     /// A redactor that masks nothing.
@@ -116,7 +123,8 @@ impl Redactor {
         let hash = self.known.hasher.hash_one(secret.expose());
         let mut state = self.known.state.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.hashes.insert(hash) {
-            if state.secrets.back().is_some_and(|(last, _)| *last != hash)
+            // Age matters only when something will be forgotten.
+            if state.secrets.len() > MAX_SECRETS / 2
                 && let Some(index) = state.secrets.iter().position(|(other, _)| *other == hash)
                 && let Some(entry) = state.secrets.remove(index)
             {
@@ -130,6 +138,7 @@ impl Redactor {
         {
             state.hashes.remove(&oldest);
         }
+        state.added += 1;
         state.search = None;
     }
 
@@ -138,13 +147,21 @@ impl Redactor {
         self.add(&Secret::new(value));
     }
 
+    /// What finds the secrets known now. Built outside the lock, so that `add` never waits for it.
     fn search(&self) -> Arc<Search> {
-        let mut state = self.known.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(search) = &state.search {
-            return Arc::clone(search);
+        let lock = || self.known.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (secrets, added) = {
+            let state = lock();
+            if let Some(search) = &state.search {
+                return Arc::clone(search);
+            }
+            (state.secrets.iter().map(|(_, secret)| secret.clone()).collect::<Vec<_>>(), state.added)
+        };
+        let search = Arc::new(Search::new(secrets.iter()));
+        let mut state = lock();
+        if state.added == added {
+            state.search = Some(Arc::clone(&search));
         }
-        let search = Arc::new(Search::new(state.secrets.iter().map(|(_, secret)| secret)));
-        state.search = Some(Arc::clone(&search));
         search
     }
 

@@ -152,6 +152,7 @@ fn headers_are_masked_by_name() {
     let shown = "AWS4-HMAC-SHA256 Credential=AKID/x, SignedHeaders=host;date, Signature=***";
     assert_eq!(masked("authorization", aws), shown);
     assert_eq!(masked("authorization", "Bearer a=b, realm=c"), "Bearer ***");
+    assert_eq!(masked("authorization", "Digest username=\"a, response=\"0123\""), "Digest user…123\"");
     assert_eq!(masked("cookie", "sid=1; theme=dark"), "sid=***; theme=***");
     assert_eq!(masked("set-cookie", "sid=1; Path=/; HttpOnly"), "sid=***; Path=/; HttpOnly");
     assert_eq!(masked("x-session-id", "42"), "***");
@@ -171,6 +172,7 @@ fn urls_and_bodies_are_masked_by_name() {
         redactor.mask_url("https://u:p@a/x?q=1&Access_Token=t&sig2=s"),
         "https://***@a/x?q=1&Access_Token=***&sig2=***"
     );
+    assert_eq!(redactor.mask_url("/x?q=\"&token=t"), "/x?q=\"&token=***");
     assert_eq!(redactor.mask_url("/x?client%5Fsecret=s&y"), "/x?client%5Fsecret=***&y");
     let body = |kind, text: &str| String::from_utf8(redactor.mask_body(kind, text.as_bytes(), false).into()).unwrap();
     let json = r#"{"a": {"accessToken" : "x\"y", "ssn": 123, "token": null, "code": "c"}, "password": "z"#;

@@ -384,7 +384,7 @@ impl Writer {
                     let text = self.redactor.mask_text(&message);
                     self.write_err(&super::inert::lines(&text));
                 }
-                item => self.render(item, &mut pending),
+                item => self.render_safely(item, &mut pending),
             }
             if pending.len() >= BATCH_BYTES {
                 self.write_out(&mut pending);
@@ -393,6 +393,16 @@ impl Writer {
         self.write_out(&mut pending);
         if dropped > 0 {
             self.write_err(&format!("{dropped} exchanges not shown: the output is too slow"));
+        }
+    }
+
+    /// A defect in a viewer must not silence the console for good.
+    fn render_safely(&self, item: Item, out: &mut Vec<u8>) {
+        let length = out.len();
+        let rendered = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.render(item, out)));
+        if rendered.is_err() {
+            out.truncate(length);
+            tracing::error!("an exchange could not be shown");
         }
     }
 

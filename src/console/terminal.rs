@@ -19,7 +19,7 @@ use super::{
     redact::Redactor,
     sink::{Level, Tunnel},
 };
-use crate::rules::Rule;
+use crate::{auth::scheme::Slot, rules::Rule};
 
 /// How text looks.
 #[derive(Clone, Debug)]
@@ -108,7 +108,7 @@ impl Viewer<'_> {
     }
 
     fn show_value(&self, name: &str, value: &HeaderValue) -> String {
-        let masked = self.redactor.mask_header(name, value.as_bytes());
+        let masked = self.redactor.mask_field(name, value);
         inert::cap(&inert::line_bytes(&masked), VALUE_CAP).into_owned()
     }
 
@@ -181,7 +181,7 @@ impl Viewer<'_> {
         if exchange.sends.is_empty()
             && let Some(request) = &exchange.request
         {
-            self.request_line(Change::Same, request, &mut out);
+            self.request_line(Change::Same, request, &[], &mut out);
             for (name, value) in &request.headers {
                 self.field('>', Change::Same, name.as_str(), value, &mut out);
             }
@@ -256,7 +256,7 @@ impl Viewer<'_> {
     fn send(&self, exchange: &Exchange, send: &Send, out: &mut String) {
         if let Some(head) = &send.request {
             let client = exchange.request.as_ref().filter(|_| send.kind == SendKind::Request);
-            self.request_line(target_change(client, head), head, out);
+            self.request_line(target_change(client, head), head, &send.injected, out);
             for (change, name, value) in changes(client, &head.headers) {
                 self.field(change.mark(), change, name, value, out);
             }
@@ -282,8 +282,10 @@ impl Viewer<'_> {
         self.timing(send, out);
     }
 
-    fn request_line(&self, change: Change, head: &RequestHead, out: &mut String) {
-        let target = self.show_url(&head.request_target, VALUE_CAP);
+    fn request_line(&self, change: Change, head: &RequestHead, injected: &[Slot], out: &mut String) {
+        let target = self.redactor.mask_sent_url(&head.request_target, injected);
+        let target = inert::line(&target);
+        let target = inert::cap(&target, VALUE_CAP);
         let method = inert::cap(head.method.as_str(), 24);
         let line = format!(" {} {method} {target} {}", change.mark(), version_text(head.version));
         let _ = writeln!(out, "{}", self.style.change(change, &line));

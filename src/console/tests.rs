@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant, SystemTime},
 };
@@ -16,8 +17,11 @@ use super::{
 };
 use crate::{
     auth::scheme::{Slot, Trace},
+    config::{Existing, OnUnavailable, Place, Record},
+    rules::Rule,
     secret::Secret,
     target::{Scheme, Target},
+    tls::client::TlsPolicy,
     upstream::{LinkInfo, TlsInfo},
 };
 
@@ -364,6 +368,71 @@ fn raw_output_masks_by_value_and_by_name() {
 }
 
 #[test]
+fn what_schemes_marked_as_secret_is_masked_although_unknown() {
+    let modes: [fn(&mut ConsoleOptions); 3] =
+        [|options| options.level = Level::Bodies, |options| options.level = Level::Raw, |options| options.json = true];
+    for (mode, is_raw) in modes.into_iter().zip([false, true, false]) {
+        let fixture = console(mode);
+        let recording = fixture.begin();
+        recording.request(&request_parts("https://api.github.com/w?q=1", &[]), Some(&target()));
+        let send = recording.send(SendKind::Request);
+        let mut head = request_parts("https://api.github.com/w?q=1&appid=unknown1", &[]);
+        let mut value = http::HeaderValue::from_static("unknown2");
+        value.set_sensitive(true);
+        head.headers.insert("x-odd", value);
+        let trace = Trace { injected: vec![Slot::Query("appid".to_owned())], ..Trace::default() };
+        send.request(&head, &target(), "/w?q=1&appid=unknown1", trace);
+        if is_raw {
+            send.raw_out(b"GET /w?q=1&appid=unknown1 HTTP/1.1\r\nX-Odd: unknown2\r\n\r\n");
+        }
+        recording.finish(None);
+        let text = fixture.shown();
+        assert!(text.contains("/w?q=1&appid=***") && !text.contains("unknown"), "{text}");
+    }
+}
+
+fn rule(record: Record) -> Arc<Rule> {
+    Arc::new(Rule {
+        name: "GitHub".to_owned(),
+        path: vec!["GitHub".to_owned()],
+        place: Place { file: Arc::from(Path::new("countersign.yaml")), line: 73, column: 1, span: (0, 1) },
+        credentials: vec!["github".to_owned()],
+        auth: None,
+        existing: Existing::Replace,
+        set_headers: Vec::new(),
+        remove_headers: Vec::new(),
+        tls: Arc::new(TlsPolicy { extra_ca: None, ca_only: false }),
+        on_unavailable: OnUnavailable::Refuse,
+        record,
+        origins: Vec::new(),
+    })
+}
+
+#[test]
+fn a_rule_decides_how_much_is_kept() {
+    for (record_as, heads, bodies) in
+        [(Record::All, true, true), (Record::Heads, true, false), (Record::None, false, false)]
+    {
+        let fixture = console(|options| options.level = Level::Bodies);
+        let recording = fixture.begin();
+        recording.request(&request_parts("https://api.github.com/", &[("x-seen", b"1")]), Some(&target()));
+        recording.rule(Some(&rule(record_as)));
+        assert_eq!(recording.wants_heads(), heads);
+        let send = recording.send(SendKind::Request);
+        send.request(&request_parts("https://api.github.com/", &[("x-seen", b"1")]), &target(), "/", Trace::default());
+        send.reply(&response_parts(200, &[]));
+        send.reply_body(&Bytes::from_static(b"the body"));
+        recording.response(&response_parts(200, &[]));
+        recording.finish(None);
+        let text = fixture.shown();
+        assert_eq!(text.contains("rule GitHub (countersign.yaml:73)"), heads, "{text}");
+        assert_eq!(text.contains("x-seen: 1"), heads, "{text}");
+        assert_eq!(text.contains("the body"), bodies, "{text}");
+        assert!(heads || text.trim_end().ends_with("github"), "{text}");
+    }
+}
+
+#[test]
 fn json_is_one_masked_object_per_line() {
     let fixture = console(|options| options.json = true);
     let recording = fixture.begin();
@@ -494,6 +563,18 @@ fn a_quiet_console_records_nothing_and_still_announces() {
     assert_eq!(fixture.err.text(), "countersign: cannot read ghp_…9f2c\\x1b[0m\n");
     assert_eq!(fixture.console.counts().exchanges, 2);
     assert!(Console::default().begin(&Client::default(), SystemTime::now()).is_none());
+}
+
+#[test]
+fn colour_follows_status_and_changes_only() {
+    let fixture = console(|options| (options.level, options.color) = (Level::Heads, true));
+    let recording = fixture.begin();
+    record(&recording);
+    recording.finish(None);
+    let text = fixture.shown();
+    assert!(text.contains("\x1b[32m + authorization: Bearer ghp_…9f2c\x1b[0m\n"), "{text:?}");
+    assert!(text.contains("\x1b[31m - x-old: 1\x1b[0m\n") && text.contains("\x1b[33m ~ x-two: b\x1b[0m\n"), "{text:?}");
+    assert!(text.contains("── \x1b[32m200\x1b[0m in ") && text.contains("\n > host: api.github.com\n"), "{text:?}");
 }
 
 #[test]

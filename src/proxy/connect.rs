@@ -10,7 +10,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use http::{Request, Response, header, uri::Authority};
-use hyper::{body::Incoming, upgrade::{OnUpgrade, Upgraded}};
+use hyper::{
+    body::Incoming,
+    upgrade::{OnUpgrade, Upgraded},
+};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
@@ -67,8 +70,7 @@ enum Way {
 /// The destination of a CONNECT request; a `Host` that says otherwise is refused.
 fn destination(request: &Request<Incoming>) -> Result<Target, ProxyError> {
     let bad = |detail: String| ProxyError::new(ErrorId::BadRequest, detail);
-    let authority =
-        request.uri().authority().ok_or_else(|| bad("CONNECT needs `host:port`".to_owned()))?.as_str();
+    let authority = request.uri().authority().ok_or_else(|| bad("CONNECT needs `host:port`".to_owned()))?.as_str();
     let target = Target::from_authority(Scheme::Https, authority).map_err(|error| bad(error.to_string()))?;
     if split_authority(authority).is_ok_and(|(_, port)| port.is_none()) {
         return Err(bad("CONNECT needs a port".to_owned()));

@@ -92,12 +92,7 @@ struct Sent {
 }
 
 impl<'a> Exchange<'a> {
-    fn new(
-        conn: &'a Connection,
-        snapshot: &'a Snapshot,
-        target: &'a Target,
-        recording: Option<&'a Recording>,
-    ) -> Self {
+    fn new(conn: &'a Connection, snapshot: &'a Snapshot, target: &'a Target, recording: Option<&'a Recording>) -> Self {
         Self { conn, snapshot, target, recording }
     }
 
@@ -302,7 +297,7 @@ impl<'a> Exchange<'a> {
         if let Some(auth) = &prepared.auth {
             prepared.round.link = link.state();
             let body = prepared.body.whole();
-            let lent = self.recording.is_some().then_some(&mut trace);
+            let lent = self.recording.is_some_and(Recording::wants_heads).then_some(&mut trace);
             let mut out = Outgoing::new(head, self.target, Hop::Origin, body, &self.conn.proxy.clock, lent);
             auth.apply(&mut out, &mut prepared.round)?;
         }
@@ -321,13 +316,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Holds the body back for `Expect: 100-continue` where the origin can answer it; else drops the expectation.
-    fn gate(
-        &self,
-        prepared: &Prepared,
-        head: &mut request::Parts,
-        link: &Link,
-        first: bool,
-    ) -> Option<Arc<Gate>> {
+    fn gate(&self, prepared: &Prepared, head: &mut request::Parts, link: &Link, first: bool) -> Option<Arc<Gate>> {
         if !prepared.expect {
             return None;
         }

@@ -297,9 +297,8 @@ fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
 }
 
 fn is_twin(name: &[u8]) -> bool {
-    let twin = |real: &[u8]| {
-        name.iter().zip(real).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-'))
-    };
+    let twin =
+        |real: &[u8]| name.iter().zip(real).all(|(a, b)| a.eq_ignore_ascii_case(b) || (*a == b'_' && *b == b'-'));
     (name.len() == 14 && twin(b"content-length")) || (name.len() == 17 && twin(b"transfer-encoding"))
 }
 
@@ -483,7 +482,8 @@ mod tests {
             assert!(run(bad.as_bytes()).is_err(), "{bad:?}");
         }
         for bad in ["-1", "0x3", "3_0", " 3", "3 ", "12345678901234567", "3\n", "", "3;\x01"] {
-            let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{bad}\r\nabc\r\n0\r\n\r\n");
+            let request =
+                format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{bad}\r\nabc\r\n0\r\n\r\n");
             assert!(run(request.as_bytes()).is_err(), "{bad:?}");
         }
         let long = format!("3;{}\r\n", "x".repeat(MAX_CHUNK_LINE));

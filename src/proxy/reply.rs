@@ -24,8 +24,7 @@ pub fn protect(head: &mut Parts, injected: Option<&dyn AuthScheme>, intercepted:
 }
 
 /// Fields whose URLs may repeat the query of the request.
-const LINKS: [HeaderName; 4] =
-    [header::LOCATION, header::CONTENT_LOCATION, header::REFRESH, header::LINK];
+const LINKS: [HeaderName; 4] = [header::LOCATION, header::CONTENT_LOCATION, header::REFRESH, header::LINK];
 
 fn scrub_links(headers: &mut HeaderMap, auth: &dyn AuthScheme) {
     for name in &LINKS {

@@ -59,6 +59,19 @@ struct ConfigKey {
     ca_only: bool,
     binding: u64,
     http1_only: bool,
+    place: Place,
+}
+
+/// Where a handshake happens. Session tickets of one place are not shown at another (rustls itself tells servers apart
+/// by name alone).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// With the origin at this port, directly.
+    Direct(u16),
+    /// With the origin at this port, inside a tunnel of the parent proxy.
+    Tunnelled(u16),
+    /// With the parent proxy itself, at this port.
+    Parent(u16),
 }
 
 struct RootFile {
@@ -126,12 +139,13 @@ impl ClientTls {
         }
     }
 
-    /// The configuration for one policy and identity; ALPN `h2, http/1.1`, or `http/1.1` alone.
+    /// The configuration for one policy, identity and place; ALPN `h2, http/1.1`, or `http/1.1` alone.
     pub fn config(
         &self,
         policy: &TlsPolicy,
         binding: Option<&Binding>,
         http1_only: bool,
+        place: Place,
     ) -> Result<Arc<ClientConfig>, String> {
         let http1_only = http1_only || binding.is_some_and(|binding| binding.http1_only);
         let extra = policy.extra_ca.as_deref().map(|path| self.extra(path)).transpose()?;
@@ -140,6 +154,7 @@ impl ClientTls {
             ca_only: policy.ca_only,
             binding: binding.map_or(0, |binding| binding.id),
             http1_only,
+            place,
         };
         self.configs.get_or_insert_with(&key, || {
             let roots = self.store(policy, extra.as_ref().map(|(_, certificates)| certificates.as_slice()))?;
@@ -302,6 +317,8 @@ mod tests {
     use super::*;
     use crate::{auth::scheme::next_binding_id, tls::ca::Authority};
 
+    const HTTPS: Place = Place::Direct(443);
+
     fn some_ca(name: &str) -> rcgen::Certificate {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -317,15 +334,18 @@ mod tests {
     fn configurations_are_shared_by_policy_and_identity_alone() {
         let tls = ClientTls::new(Roots::Mozilla);
         let policy = TlsPolicy::DEFAULT;
-        let plain = tls.config(&policy, None, false).unwrap();
-        assert!(Arc::ptr_eq(&plain, &tls.config(&policy, None, false).unwrap()));
+        let plain = tls.config(&policy, None, false, HTTPS).unwrap();
+        assert!(Arc::ptr_eq(&plain, &tls.config(&policy, None, false, HTTPS).unwrap()));
         assert_eq!(plain.alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
         assert!(!plain.enable_early_data);
-        let http1 = tls.config(&policy, None, true).unwrap();
+        for elsewhere in [Place::Direct(8443), Place::Tunnelled(443), Place::Parent(443)] {
+            assert!(!Arc::ptr_eq(&plain, &tls.config(&policy, None, false, elsewhere).unwrap()), "{elsewhere:?}");
+        }
+        let http1 = tls.config(&policy, None, true, HTTPS).unwrap();
         assert_eq!(http1.alpn_protocols, [b"http/1.1".to_vec()]);
         let (ann, bob) = (binding(true), binding(false));
-        let of_ann = tls.config(&policy, Some(&ann), false).unwrap();
-        let of_bob = tls.config(&policy, Some(&bob), false).unwrap();
+        let of_ann = tls.config(&policy, Some(&ann), false, HTTPS).unwrap();
+        let of_bob = tls.config(&policy, Some(&bob), false, HTTPS).unwrap();
         assert!(!Arc::ptr_eq(&of_ann, &of_bob) && !Arc::ptr_eq(&plain, &of_bob) && !Arc::ptr_eq(&http1, &of_ann));
         assert_eq!(of_ann.alpn_protocols, [b"http/1.1".to_vec()]);
     }
@@ -337,12 +357,12 @@ mod tests {
         let policy = TlsPolicy { extra_ca: Some(path.clone()), ca_only: true };
         std::fs::write(&path, some_ca("one").pem()).unwrap();
         let tls = ClientTls::new(Roots::Mozilla);
-        let (first, config) = (tls.generation(&policy).unwrap(), tls.config(&policy, None, false).unwrap());
+        let (first, config) = (tls.generation(&policy).unwrap(), tls.config(&policy, None, false, HTTPS).unwrap());
         std::fs::write(&path, format!("{}{}", some_ca("two").pem(), some_ca("three").pem())).unwrap();
         assert_eq!(tls.generation(&policy).unwrap(), first, "looked at once a second");
         tls.files.lock().unwrap()[&path].checked -= RECHECK_AFTER;
         assert_ne!(tls.generation(&policy).unwrap(), first);
-        assert!(!Arc::ptr_eq(&config, &tls.config(&policy, None, false).unwrap()));
+        assert!(!Arc::ptr_eq(&config, &tls.config(&policy, None, false, HTTPS).unwrap()));
     }
 
     #[test]
@@ -351,7 +371,7 @@ mod tests {
         let path = folder.path().join("roots.pem");
         let config = |ca_only| {
             let policy = TlsPolicy { extra_ca: Some(path.clone()), ca_only };
-            ClientTls::new(Roots::Mozilla).config(&policy, None, false).map(drop)
+            ClientTls::new(Roots::Mozilla).config(&policy, None, false, HTTPS).map(drop)
         };
         for (text, expected) in [(None, "cannot read"), (Some("nothing"), "holds no certificate")] {
             if let Some(text) = text {
@@ -361,7 +381,9 @@ mod tests {
             assert!(error.contains(expected) && error.contains("roots.pem"), "{error}");
         }
         let only = TlsPolicy { extra_ca: None, ca_only: true };
-        assert!(ClientTls::new(Roots::Mozilla).config(&only, None, false).unwrap_err().contains("no `extra_ca`"));
+        assert!(
+            ClientTls::new(Roots::Mozilla).config(&only, None, false, HTTPS).unwrap_err().contains("no `extra_ca`")
+        );
     }
 
     #[test]
@@ -378,7 +400,7 @@ mod tests {
         let path = folder.path().join("extra.pem");
         std::fs::write(&path, own.certificate_pem()).unwrap();
         let policy = TlsPolicy { extra_ca: Some(path), ca_only: false };
-        assert!(tls.config(&policy, None, false).unwrap_err().contains("own CA"));
+        assert!(tls.config(&policy, None, false, HTTPS).unwrap_err().contains("own CA"));
     }
 
     #[test]

@@ -29,12 +29,13 @@ use crate::{
     auth::scheme::Hop,
     config::ParentKind,
     target::{Host, Scheme, Target},
-    tls::client::TlsPolicy,
+    tls::client::{Place, TlsPolicy},
 };
 
 /// How long one address has before the next is tried beside it (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 /// Idle time before the kernel probes a connection.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
 /// A connection that is ready for HTTP, or for anything if it is a tunnel.
@@ -97,8 +98,12 @@ async fn open_http(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -
         return reach(shared, settings, want, false).await;
     }
     // A configuration that cannot be had is found before a byte leaves.
-    let config =
-        tls_config(settings, want.tls, want.binding.map(|binding| &**binding), want.http1_only, target).await?;
+    let place = match settings.parent_for(target) {
+        Some(_) => Place::Tunnelled(target.port),
+        None => Place::Direct(target.port),
+    };
+    let binding = want.binding.map(|binding| &**binding);
+    let config = tls_config(settings, want.tls, binding, want.http1_only, place, target).await?;
     let mut opened = reach(shared, settings, want, true).await?;
     let started = Instant::now();
     let name = server_name(target)?;
@@ -149,7 +154,7 @@ pub(super) async fn dial_parent(
     }
     let started = Instant::now();
     let itself = Target { scheme: Scheme::Https, host: proxy.host.clone(), port: proxy.port };
-    let config = tls_config(settings, &TlsPolicy::DEFAULT, None, true, &itself).await?;
+    let config = tls_config(settings, &TlsPolicy::DEFAULT, None, true, Place::Parent(proxy.port), &itself).await?;
     let (io, _, _) = handshake(Stream::Tcp(io), config, server_name(&itself)?, &itself).await?;
     facts.connect += started.elapsed();
     Ok((io, facts))
@@ -227,6 +232,7 @@ async fn tls_config(
     policy: &TlsPolicy,
     binding: Option<&crate::auth::scheme::Binding>,
     http1_only: bool,
+    place: Place,
     target: &Target,
 ) -> Result<Arc<ClientConfig>, LinkError> {
     if !settings.tls.is_loaded() {
@@ -235,7 +241,10 @@ async fn tls_config(
         let loaded = tokio::task::spawn_blocking(move || tls.load()).await;
         loaded.map_err(|error| LinkError::Tls { target: target.host_port(), why: error.to_string() })?;
     }
-    settings.tls.config(policy, binding, http1_only).map_err(|why| LinkError::Tls { target: target.host_port(), why })
+    settings
+        .tls
+        .config(policy, binding, http1_only, place)
+        .map_err(|why| LinkError::Tls { target: target.host_port(), why })
 }
 
 fn server_name(target: &Target) -> Result<ServerName<'static>, LinkError> {
@@ -254,7 +263,7 @@ async fn handshake(
     name: ServerName<'static>,
     target: &Target,
 ) -> Result<(Stream, bool, TlsFacts), LinkError> {
-    let failed = |error: io::Error| LinkError::Tls { target: target.host_port(), why: error.to_string() };
+    let failed = |error: io::Error| LinkError::Tls { target: target.host_port(), why: explain(&error) };
     let connector = TlsConnector::from(config);
     match io {
         Stream::Tcp(io) => {
@@ -270,10 +279,71 @@ async fn handshake(
     }
 }
 
+/// What rustls said, and what to do where something can be done.
+fn explain(error: &io::Error) -> String {
+    use rustls::{CertificateError, Error};
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match cause {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            format!("{error}; if its authority is to be trusted, name it in `tls.extra_ca` of the rule")
+        }
+        Some(Error::AlertReceived(_)) => format!("the server refused the handshake: {error}"),
+        _ => error.to_string(),
+    }
+}
+
 fn negotiated<IO>(io: &TlsStream<IO>) -> (bool, TlsFacts) {
     let (_, session) = io.get_ref();
     let http2 = session.alpn_protocol() == Some(b"h2");
     let leaf = session.peer_certificates().and_then(|chain| chain.first()).cloned();
     let suite = session.negotiated_cipher_suite().map(|suite| suite.suite());
     (http2, TlsFacts { version: session.protocol_version(), suite, leaf })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    async fn listener() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_costs_no_wait() {
+        let (gone, refusing) = listener().await;
+        drop(gone);
+        let (_open, good) = listener().await;
+        let started = Instant::now();
+        let io = race(vec![refusing, refusing, good]).await.unwrap();
+        assert_eq!(io.peer_addr().unwrap(), good);
+        assert!(io.nodelay().unwrap());
+        assert!(started.elapsed() < STAGGER, "{:?}", started.elapsed());
+        let error = race(vec![refusing, refusing]).await.unwrap_err().to_string();
+        assert!(error.contains(&refusing.to_string()), "{error}");
+        assert!(race(Vec::new()).await.is_err());
+    }
+
+    /// A listener whose queue is full answers no SYN.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_that_is_silent_does_not_hold_up_the_next() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = socket.listen(1).unwrap();
+        let silent = full.local_addr().unwrap();
+        let mut queued = Vec::new();
+        for _ in 0..8 {
+            match tokio::time::timeout(Duration::from_millis(100), TcpStream::connect(silent)).await {
+                Ok(io) => queued.push(io.unwrap()),
+                Err(_) => break,
+            }
+        }
+        let (_open, good) = listener().await;
+        let io = tokio::time::timeout(Duration::from_secs(5), race(vec![silent, good])).await.unwrap().unwrap();
+        assert_eq!(io.peer_addr().unwrap(), good);
+    }
 }

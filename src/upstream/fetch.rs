@@ -60,8 +60,6 @@ async fn exchange(
         let host = HeaderValue::from_str(&target.authority());
         head.headers.insert(header::HOST, host.map_err(|error| FetchError::Connect(error.to_string()))?);
     }
-    // The user has named the endpoint, but not its address: a name that leads to a denied address is refused.
-    let named = target.host.ip().is_some();
     let mut fresh = false;
     let mut link = loop {
         let want = Want {
@@ -69,7 +67,8 @@ async fn exchange(
             binding: options.binding.as_ref(),
             tls: &TlsPolicy::DEFAULT,
             http1_only: false,
-            named,
+            // An endpoint may come out of a document that somebody else wrote, so no address is beyond doubt.
+            named: false,
             fresh,
         };
         let mut link = upstream.link(want).await.map_err(|error| cannot_connect(&error))?;
@@ -120,9 +119,7 @@ fn record_request(
     if !body.is_empty() {
         recording.request_body(body);
     }
-    if recording.wants_raw() {
-        link.tap(Some(recording.clone()));
-    }
+    link.tap(Some(recording.clone()));
 }
 
 fn cannot_connect(error: &LinkError) -> FetchError {

@@ -127,9 +127,9 @@ impl Link {
         self.conn.authenticated.store(true, Ordering::Relaxed);
     }
 
-    /// Shows the exact bytes of an HTTP/1.1 connection to `sink` from now on, or to nobody.
+    /// Shows the exact bytes of an HTTP/1.1 connection to `sink` from now on, if it wants them, or to nobody.
     pub fn tap(&self, sink: Option<SendRecording>) {
-        self.conn.tap.set(sink);
+        self.conn.tap.set(sink.filter(SendRecording::wants_raw));
     }
 
     /// Gives the connection back. Call it when the answer's body has ended; if anything about the exchange is in
@@ -166,7 +166,8 @@ impl Link {
             to_origin_form(request.uri_mut());
             return self.pass(request).await;
         }
-        self.send_to_parent(request).await
+        // Boxed: the common case should not carry the room for this one.
+        Box::pin(self.send_to_parent(request)).await
     }
 
     async fn pass(&mut self, request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {

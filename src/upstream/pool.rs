@@ -38,7 +38,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(15);
 const MAX_IDLE_PER_KEY: usize = 64;
 const MAX_IDLE: usize = 1024;
 /// A connection that was just given back may need a moment to notice that its exchange is over.
-const SETTLE: Duration = Duration::from_millis(10);
+const SETTLE: Duration = Duration::from_millis(25);
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 const MAX_HEADERS: usize = 256;
@@ -96,6 +96,8 @@ struct State {
     speaks: Speaks,
     /// Set while somebody opens a connection that others may share.
     dialling: Option<watch::Receiver<Outcome>>,
+    /// The pool has forgotten this slot; nothing may be given back to it.
+    forgotten: bool,
 }
 
 /// What the origin chose when it was last asked.
@@ -138,6 +140,7 @@ enum Step {
 /// Leases a connection.
 pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: &Want<'_>) -> Result<Link, LinkError> {
     let asked = Instant::now();
+    shared.start_sweeping();
     let slot = shared.pool.slot(settings, want)?;
     let http1_only = want.http1_only || want.binding.is_some_and(|binding| binding.http1_only);
     let link = |sender, conn, reused| Link {
@@ -169,9 +172,9 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
             }
             Step::Dial(outcome) => {
                 let turn = Turn { slot: &slot, outcome };
-                let result = open(shared, settings, want).await;
+                // Boxed: most leases take a pooled connection and should not carry the room for this.
+                let result = Box::pin(open(shared, settings, want)).await;
                 let (sender, conn) = turn.finish(result)?;
-                shared.start_sweeping();
                 return Ok(link(sender, conn, false));
             }
         }
@@ -413,7 +416,7 @@ impl Pool {
             return;
         }
         let mut state = slot.lock();
-        if state.idle.len() < MAX_IDLE_PER_KEY {
+        if state.idle.len() < MAX_IDLE_PER_KEY && !state.forgotten {
             state.idle.push(Idle { sender, conn: conn.clone(), since: Instant::now() });
             self.idle.fetch_add(1, Ordering::Relaxed);
         }
@@ -431,6 +434,7 @@ impl Pool {
             self.idle.fetch_sub(state.idle.len(), Ordering::Relaxed);
             state.idle.clear();
             state.common.clear();
+            state.forgotten = true;
         }
     }
 
@@ -447,9 +451,9 @@ impl Pool {
 }
 
 impl Shared {
-    /// Starts the sweeper, once, with the first connection.
+    /// Starts the sweeper, once, with the first lease.
     fn start_sweeping(self: &Arc<Self>) {
-        if self.pool.swept.swap(true, Ordering::Relaxed) {
+        if self.pool.swept.load(Ordering::Relaxed) || self.pool.swept.swap(true, Ordering::Relaxed) {
             return;
         }
         let shared: Weak<Self> = Arc::downgrade(self);

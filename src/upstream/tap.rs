@@ -119,6 +119,9 @@ impl Tap {
     /// Sends the bytes from now on to `sink`, or nowhere.
     pub fn set(&self, sink: Option<SendRecording>) {
         let on = sink.is_some();
+        if !on && !self.on.load(Ordering::Relaxed) {
+            return;
+        }
         *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
         self.on.store(on, Ordering::Relaxed);
     }

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{
     ServerConfig,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -68,6 +68,30 @@ impl TestCa {
             .unwrap();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// A key and a leaf for a client, and a server that asks for one.
+    pub(super) fn mutual(&self) -> (Arc<rustls::sign::CertifiedKey>, TlsAcceptor) {
+        let mut roots = rustls::RootCertStore::empty();
+        let own = CertificateDer::from_pem_file(&self.path).unwrap();
+        roots.add(own).unwrap();
+        let provider = crate::tls::provider();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let (server_key, client_key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let pkcs8 = |key: &KeyPair| PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let leaf = Self::leaf().signed_by(&server_key, &self.issuer).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(vec![leaf.into()], pkcs8(&server_key))
+            .unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let client = params.signed_by(&client_key, &self.issuer).unwrap();
+        let signer = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&pkcs8(&client_key)).unwrap();
+        let client = rustls::sign::CertifiedKey::new(vec![client.into()], signer);
+        (Arc::new(client), TlsAcceptor::from(Arc::new(config)))
     }
 
     pub(super) fn good(&self, alpn: &[&str]) -> TlsAcceptor {

@@ -88,7 +88,9 @@ async fn new_settings_part_from_old_connections() {
     let link = upstream.link(want(&origin.target)).await.unwrap();
     upstream.set(UpstreamSettings { deny_addresses: Vec::new(), ..same });
     link.release();
+    assert_eq!(upstream.idle_connections(), 0);
     assert_eq!(exchange(&upstream, want(&origin.target), "/").await.1, "1");
+    assert_eq!(upstream.idle_connections(), 1);
 }
 
 #[tokio::test]

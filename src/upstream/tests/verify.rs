@@ -7,6 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio_rustls::TlsAcceptor;
 
 use super::{origin::TestCa, *};
+use crate::auth::scheme::{Binding, next_binding_id};
 
 const DAY: Duration = Duration::from_secs(86400);
 
@@ -118,4 +119,54 @@ async fn a_silent_server_is_given_up() {
     let upstream = upstream_with(None, |settings| settings.limits.connect_timeout = Duration::from_millis(100));
     let error = upstream.link(want(&target)).await.unwrap_err();
     assert!(matches!(error, LinkError::Timeout { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_under_its_binding_alone() {
+    let ca = TestCa::new();
+    let (client, acceptor) = ca.mutual();
+    let origin = origin::scripted_tls(acceptor, |_, _| origin::ok("known")).await;
+    let upstream = upstream(Some(&ca));
+    let bank = Arc::new(Binding { id: next_binding_id(), client_cert: Some(client), http1_only: false });
+    let bound = Want { binding: Some(&bank), ..want(&origin.target) };
+    assert_eq!(exchange(&upstream, bound, "/").await.1, "known");
+    // Without it the server breaks off: at the handshake, or with the first read after it.
+    let answer = match upstream.link(want(&origin.target)).await {
+        Ok(mut link) => link.send(get(&origin.target, "/")).await.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!answer);
+    assert_eq!(exchange(&upstream, bound, "/").await, (true, "known".to_owned()));
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn an_impostor_behind_the_same_address_gets_nothing() {
+    let ca = TestCa::new();
+    let (good, impostor) = (ca.good(&["http/1.1"]), ca.server(&TestCa::leaf(), true, &["http/1.1"]));
+    let listener = origin::listen().await;
+    let target = origin::at(crate::target::Scheme::Https, &listener);
+    let (tell, mut told) = tokio::sync::mpsc::channel(4);
+    tokio::spawn(async move {
+        for (acceptor, serves) in [(good, true), (impostor, false)] {
+            let (io, _) = listener.accept().await.unwrap();
+            let Ok(mut io) = acceptor.accept(io).await else {
+                tell.send(None).await.unwrap();
+                continue;
+            };
+            let request = origin::read_request(&mut io).await;
+            if serves {
+                let answer = origin::ok("real");
+                tokio::io::AsyncWriteExt::write_all(&mut io, answer.as_bytes()).await.unwrap();
+            }
+            tell.send(request).await.unwrap();
+        }
+    });
+    let upstream = upstream(Some(&ca));
+    assert_eq!(exchange(&upstream, want(&target), "/").await.1, "real");
+    assert!(told.recv().await.unwrap().is_some());
+    // The session ticket of the real one is offered, and the impostor cannot use it.
+    let error = upstream.link(Want { fresh: true, ..want(&target) }).await.unwrap_err();
+    assert!(matches!(error, LinkError::Tls { .. }), "{error:?}");
+    assert_eq!(told.recv().await.unwrap(), None);
 }
