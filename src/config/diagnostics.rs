@@ -135,6 +135,16 @@ impl SourceTexts {
         self.files.extend(other.files);
     }
 
+    /// How many files there are.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// The text of a file.
     pub fn text(&self, file: &Path) -> Option<&Arc<str>> {
         self.files.get(file).map(|source| &source.text)
@@ -276,7 +286,7 @@ fn collect_secrets(node: &Node, secret: bool, inside: bool, text: &str, out: &mu
                 out.extend(literal_ranges(written).map(|part| span.start + part.start..span.start + part.end));
             }
         }
-        Value::Scalar(_) | Value::Null => {}
+        Value::Scalar(_) | Value::Null | Value::Wrong => {}
         Value::Sequence(items) => items.iter().for_each(|item| collect_secrets(item, secret, inside, text, out)),
         Value::Mapping(entries) => {
             for entry in entries {
@@ -314,6 +324,13 @@ pub struct Diagnostics {
     pub list: Vec<Diagnostic>,
     /// The files they are about.
     pub sources: SourceTexts,
+}
+
+impl From<Vec<Diagnostic>> for Diagnostics {
+    /// Without the texts of the files; places are shown by file and line alone until `sources` is set.
+    fn from(list: Vec<Diagnostic>) -> Self {
+        Self::new(list, SourceTexts::default())
+    }
 }
 
 impl Diagnostics {
@@ -360,12 +377,12 @@ impl Diagnostics {
         let mut help = one.help.clone();
         if let Some(place) = &one.place {
             let file = place.file.display().to_string();
-            group = group.element(Origin::path(file).line(place.line as usize).char_column(place.column as usize));
             if let Some((line, marked)) = self.sources.line(place) {
                 let mark = AnnotationKind::Primary.span(marked).label(one.label.clone());
-                let snippet = Snippet::source(line).line_start(place.line as usize).path(None::<String>);
+                let snippet = Snippet::source(line).line_start(place.line as usize).path(file);
                 group = group.element(snippet.annotation(mark));
             } else {
+                group = group.element(Origin::path(file).line(place.line as usize).char_column(place.column as usize));
                 help = merge_help(one);
             }
         } else {

@@ -5,7 +5,8 @@
 //! because values may be secrets.
 
 use std::{
-    cell::RefCell,
+    borrow::Cow,
+    cell::{Cell, RefCell},
     collections::HashSet,
     fmt,
     path::{Path, PathBuf},
@@ -19,18 +20,22 @@ use serde::{
 use super::{
     At, Place,
     diagnostics::{Diagnostic, closest},
+    text::TEXT,
     yaml::{Entry, Node, Scalar, Value, is_bool},
 };
 
 /// Reads a struct. Unknown keys are errors even where the struct does not say so.
 pub fn from_node<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Diagnostic>> {
+    if node.value == Value::Wrong {
+        return Err(Vec::new());
+    }
     let notes = Notes::default();
     // Each round leaves out at least one more entry, so this ends; the bound keeps it short.
     for _ in 0..MAX_ROUNDS {
         match T::deserialize(Reader { node, notes: &notes }) {
             Ok(value) => {
                 let found = notes.found.take();
-                return if found.is_empty() { Ok(value) } else { Err(found) };
+                return if found.is_empty() && !notes.met_wrong.get() { Ok(value) } else { Err(found) };
             }
             Err(error) => {
                 if !notes.note(error, node) {
@@ -65,8 +70,14 @@ pub fn resolve_path(file: &Path, written: &str) -> PathBuf {
 }
 
 /// One value or a list of them.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
+
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 const AT: &str = "$countersign::At";
 const NODE: &str = "$countersign::Node";
@@ -200,6 +211,8 @@ struct Notes {
     found: RefCell<Vec<Diagnostic>>,
     /// Addresses of values that are wrong; used as identities only.
     skipped: RefCell<HashSet<usize>>,
+    /// A value was left out that was reported elsewhere.
+    met_wrong: Cell<bool>,
     /// Names of keys whose values are wrong, so that nobody says that they are missing.
     skipped_names: RefCell<HashSet<String>>,
 }
@@ -235,7 +248,13 @@ impl Notes {
         }
     }
 
-    fn skips(&self, node: &Node) -> bool {
+    /// True for what was found wrong, here or before.
+    fn leaves_out(&self, name: Option<&str>, node: &Node) -> bool {
+        if node.value == Value::Wrong {
+            self.met_wrong.set(true);
+            self.skip(name, node);
+            return true;
+        }
         let skipped = self.skipped.borrow();
         !skipped.is_empty() && skipped.contains(&identity(node))
     }
@@ -243,10 +262,7 @@ impl Notes {
     /// Notes what is wrong with the value of an entry or item, which is left out from now on.
     fn wrong(&self, error: ReadError, name: Option<&str>, node: &Node) -> ReadError {
         if !matches!(error.what, Wrong::Noted) {
-            let before = self.found.borrow().len();
             self.note(error, node);
-            // A field missing only because its value was wrong says nothing new, but ends the struct it is in.
-            debug_assert!(self.found.borrow().len() >= before);
             self.skip(name, node);
         }
         ReadError { what: Wrong::Noted, place: None }
@@ -260,10 +276,23 @@ struct Reader<'n> {
 }
 
 impl<'n> Reader<'n> {
-    fn scalar(&self, expected: &str) -> Result<&'n Scalar, ReadError> {
+    /// The scalar as written.
+    fn written(&self, expected: &str) -> Result<&'n Scalar, ReadError> {
         match &self.node.value {
             Value::Scalar(scalar) => Ok(scalar),
             _ => Err(ReadError::message(format!("expected {expected}, found {}", self.node.kind()))),
+        }
+    }
+
+    /// The scalar with its references looked up, for everything but [`Text`](super::text::Text).
+    fn scalar(&self, expected: &str) -> Result<Cow<'n, Scalar>, ReadError> {
+        let scalar = self.written(expected)?;
+        if !scalar.text.contains("${") {
+            return Ok(Cow::Borrowed(scalar));
+        }
+        match super::text::Text::parse(&scalar.text).and_then(|text| text.read_now()) {
+            Ok(text) => Ok(Cow::Owned(Scalar { text: text.into(), plain: true })),
+            Err(error) => Err(ReadError::message(error.to_string())),
         }
     }
 
@@ -339,7 +368,7 @@ impl<'n> Deserializer<'n> for Reader<'n> {
     /// By the rules of YAML 1.2: numbers and booleans are those written without quotes.
     fn deserialize_any<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let result = match &self.node.value {
-            Value::Null => visitor.visit_unit(),
+            Value::Null | Value::Wrong => visitor.visit_unit(),
             Value::Sequence(items) => self.list(items, visitor),
             Value::Mapping(entries) => self.mapping(entries, None, visitor),
             Value::Scalar(Scalar { text, plain: false }) => visitor.visit_borrowed_str(text),
@@ -378,12 +407,18 @@ impl<'n> Deserializer<'n> for Reader<'n> {
                 _ => said,
             }))
         };
-        let result = self.scalar("`true` or `false`").and_then(read).and_then(|truth| visitor.visit_bool(truth));
+        let result = self
+            .scalar("`true` or `false`")
+            .and_then(|scalar| read(&scalar))
+            .and_then(|truth| visitor.visit_bool(truth));
         self.place(result)
     }
 
     fn deserialize_str<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, ReadError> {
-        let result = self.scalar("text").and_then(|scalar| visitor.visit_borrowed_str(&scalar.text));
+        let result = self.scalar("text").and_then(|scalar| match scalar {
+            Cow::Borrowed(scalar) => visitor.visit_borrowed_str(&scalar.text),
+            Cow::Owned(scalar) => visitor.visit_str(&scalar.text),
+        });
         self.place(result)
     }
 
@@ -444,6 +479,10 @@ impl<'n> Deserializer<'n> for Reader<'n> {
                     return Err(ReadError::message("the path is empty").or_at(&self.node.place));
                 }
                 visitor.visit_string(resolve_path(&file, &path.text).to_string_lossy().into_owned())
+            }
+            TEXT => {
+                let result = self.written("text").and_then(|scalar| visitor.visit_borrowed_str(&scalar.text));
+                self.place(result)
             }
             ONE_OR_MANY => match &self.node.value {
                 Value::Sequence(items) => self.list(items, visitor),
@@ -531,7 +570,7 @@ impl<'n> de::SeqAccess<'n> for Items<'n> {
     type Error = ReadError;
 
     fn next_element_seed<T: DeserializeSeed<'n>>(&mut self, seed: T) -> Result<Option<T::Value>, ReadError> {
-        let Some(node) = self.rest.find(|node| !self.notes.skips(node)) else { return Ok(None) };
+        let Some(node) = self.rest.find(|node| !self.notes.leaves_out(None, node)) else { return Ok(None) };
         let read = seed.deserialize(Reader { node, notes: self.notes });
         read.map(Some).map_err(|error| self.notes.wrong(error, None, node))
     }
@@ -553,10 +592,10 @@ impl<'n> de::MapAccess<'n> for Entries<'n> {
 
     fn next_key_seed<K: DeserializeSeed<'n>>(&mut self, seed: K) -> Result<Option<K::Value>, ReadError> {
         for entry in self.rest.by_ref() {
-            if self.notes.skips(&entry.value) {
+            let name = &*entry.key.name;
+            if self.notes.leaves_out(Some(name), &entry.value) {
                 continue;
             }
-            let name = &*entry.key.name;
             if let Some(fields) = self.fields
                 && !fields.contains(&name)
             {

@@ -43,6 +43,8 @@ pub enum Value {
     Sequence(Vec<Node>),
     /// Keys and values in the order of the file; keys differ.
     Mapping(Vec<Entry>),
+    /// A scalar that an error was reported about, so that nobody complains of it again.
+    Wrong,
 }
 
 /// A scalar as text.
@@ -115,7 +117,7 @@ impl Node {
     /// What it is, for messages.
     pub fn kind(&self) -> &'static str {
         match &self.value {
-            Value::Null => "nothing",
+            Value::Null | Value::Wrong => "nothing",
             Value::Scalar(scalar) if scalar.plain && is_bool(&scalar.text).is_some() => "a boolean",
             Value::Scalar(scalar) if scalar.plain && scalar.text.parse::<f64>().is_ok() => "a number",
             Value::Scalar(_) => "text",
@@ -129,7 +131,7 @@ impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
             Value::Null => f.write_str("null"),
-            Value::Scalar(_) => f.write_str("***"),
+            Value::Scalar(_) | Value::Wrong => f.write_str("***"),
             Value::Sequence(items) => f.debug_list().entries(items).finish(),
             Value::Mapping(entries) => {
                 f.debug_map().entries(entries.iter().map(|entry| (&entry.key.name, &entry.value))).finish()
@@ -438,7 +440,7 @@ pub fn postman_braces(name: &str, place: &Place) -> Diagnostic {
 fn as_key(node: Node) -> Result<Key, Diagnostic> {
     match node.value {
         Value::Scalar(scalar) => Ok(Key { name: scalar.text, place: node.place }),
-        Value::Null => Err(Diagnostic::error("a key is missing").at(&node.place)),
+        Value::Null | Value::Wrong => Err(Diagnostic::error("a key is missing").at(&node.place)),
         Value::Sequence(_) | Value::Mapping(_) => {
             Err(Diagnostic::error(format!("{} cannot be a key", node.kind())).at(&node.place))
         }

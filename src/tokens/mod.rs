@@ -3,6 +3,12 @@
 //! A [`TokenStore`] keeps what must outlive the process: refresh tokens that a server has rotated. Each entry carries a
 //! generation, so that two processes never overwrite each other's newer value.
 
+pub mod file;
+pub mod key;
+pub mod lazy;
+mod keyring;
+pub mod vault;
+
 use std::{
     collections::HashMap,
     fmt,
