@@ -24,11 +24,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{
-        AuthScheme, BuildContext,
+        BuildContext, oauth2::SharedTokens,
         sources::{SecretStore, Sources as SecretSources},
     },
     clock::Clock,
-    config::{Config, ParentKind, Unmatched},
+    config::{Config, Unmatched},
     console::{record::Console, redact::Redactor, ConsoleOptions},
     control::{
         ControlState,
@@ -40,7 +40,7 @@ use crate::{
     proxy::{Proxy, Settings, Snapshot, client::Clients, page::Page, serve},
     rules::{
         RuleSet,
-        reload::{self, Reloader, Report, Status},
+        reload::{Reloader, Report, Status},
         watch::{Mode, Watcher},
     },
     secret::Secret,
@@ -104,7 +104,7 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
         let sources = SecretSources::new(config.secrets.ttl, Arc::new(move |secret: &Secret| learn.add(secret)))
             .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let fetch = Arc::new(upstream.clone());
-        BuildContext { clock: clock.clone(), fetch, sources: Arc::new(sources), tokens: stores }
+        BuildContext { clock: clock.clone(), fetch, sources: Arc::new(sources), tokens: stores, shared: SharedTokens::default() }
     })
 }
 
@@ -237,10 +237,7 @@ impl Base {
                 kind: parent.kind,
                 host: parent.host.clone(),
                 port: parent.port,
-                socks_login: match (&auth, parent.kind) {
-                    (Some(auth), ParentKind::Socks5) => Some(socks_login(auth.as_ref())?),
-                    _ => None,
-                },
+                socks_login: None,
                 auth,
                 no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
             }),
@@ -255,14 +252,6 @@ impl Base {
             own_ca: Some(self.own_ca.clone()),
         })
     }
-}
-
-fn socks_login(auth: &dyn AuthScheme) -> Result<(String, Secret), Vec<String>> {
-    auth.login().ok_or_else(|| {
-        vec!["a SOCKS 5 proxy takes a user name and a password: `proxy.upstream.auth` must name a `basic` credential whose \
-              values can be read now"
-            .to_owned()]
-    })
 }
 
 /// What a [`Core`] is made of.
@@ -283,6 +272,9 @@ struct Core {
     loader: Loader,
     base: Base,
     begun: SystemTime,
+    redactor: Redactor,
+    /// The configuration of the start, for what only a restart changes.
+    first: Arc<Config>,
     is_ready: AtomicBool,
     stopping: CancellationToken,
     reloader: Arc<Reloader>,
@@ -294,14 +286,14 @@ impl Core {
     fn new(parts: Parts, mut options: ConsoleOptions) -> Result<Arc<Self>, StartError> {
         let Parts { begun, redactor, upstream, loader, ready, authority, base } = parts;
         let config = &ready.loaded.config;
-        options.redactor = redactor.with_names(&config.redact);
+        redactor.set_names(&config.redact);
+        options.redactor = redactor.clone();
         options.body_limit = config.console.body_limit;
         options.environment = config.environment.clone();
         let console = Console::new(options).map_err(|error| StartError::failed("the console does not start", error))?;
         let settings = base.upstream(&loader, config, &ready.rules).map_err(|errors| config_errors(&errors))?;
         upstream.set(settings);
         loader.keep_passwords(ready.clients.clone());
-        let clients = ready.clients;
         let follow = Follow(Arc::default());
         let first = loading::watched(ready.loaded, ready.rules);
         let reloader = Reloader::new(first, begun, loader.clone(), follow.clone());
@@ -328,6 +320,8 @@ impl Core {
             loader,
             base,
             begun,
+            redactor,
+            first: config,
             is_ready: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             reloader,
@@ -370,6 +364,8 @@ impl Core {
             login: Some(self.base.login.clone()),
             config: self.config().files.first().cloned(),
             rule_hosts: rules.named_loopback_hosts().iter().map(ToString::to_string).collect(),
+            secret_variables: self.loader.secret_variables(),
+            ca_pem: self.ca_pem.clone(),
             started: rfc3339(self.begun),
         };
         let written = RunFile::write(dir, &info).map_err(|error| StartError::Failed(error.to_string()))?;
@@ -406,7 +402,11 @@ impl Report for Follow {
             Ok(settings) => proxy.upstream.set(settings),
             Err(errors) => return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; "))),
         }
+        core.redactor.set_names(&config.redact);
         proxy.current.store(Arc::new(core.base.snapshot(Arc::clone(rules), config, core.loader.passwords())));
+        if let Some(note) = needs_restart(&core.first, config) {
+            proxy.console.announce(&note);
+        }
         if news {
             let (rules, hosts) = (rules.rules_count(), rules.hosts_count());
             let generation = status.generation;
@@ -418,6 +418,19 @@ impl Report for Follow {
         let Some(core) = self.core() else { return };
         core.proxy.console.announce(&format!("configuration refused, the old rules stay in force:\n{message}"));
     }
+}
+
+/// What changed in the files and is fixed for the run.
+fn needs_restart(first: &Config, now: &Config) -> Option<String> {
+    let fixed = [
+        ("proxy.listen", first.proxy.listen != now.proxy.listen),
+        ("proxy.limits.connections", first.proxy.limits.connections != now.proxy.limits.connections),
+        ("console", first.console != now.console),
+        ("tokens", first.tokens != now.tokens),
+        ("secrets.ttl", first.secrets != now.secrets),
+    ];
+    let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
+    (!changed.is_empty()).then(|| format!("restart to put this in force too: {}", changed.join(", ")))
 }
 
 impl ControlState for Core {

@@ -2,9 +2,10 @@
 //! at every reload, and by the commands that look at a configuration without running it.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tokio::runtime::Handle;
@@ -16,6 +17,7 @@ use crate::{
         diagnostics::{Diagnostic, Diagnostics},
         load::{self, Sources},
         text::{Reference, Text},
+        yaml::Node,
     },
     rules::{RuleSet, compile::SchemeBuilder, reload},
     secret::Secret,
@@ -44,6 +46,7 @@ struct Shared {
     runtime: Handle,
     color: bool,
     passwords: Mutex<Vec<(Arc<str>, Secret)>>,
+    variables: Mutex<Vec<String>>,
 }
 
 impl fmt::Debug for Shared {
@@ -70,7 +73,8 @@ impl Loader {
     /// Outside of a tokio runtime.
     pub fn new(origin: Origin, make_context: MakeContext, color: bool) -> Self {
         let (runtime, context) = (Handle::current(), OnceLock::new());
-        Self(Arc::new(Shared { origin, make_context, context, runtime, color, passwords: Mutex::default() }))
+        let (passwords, variables) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { origin, make_context, context, runtime, color, passwords, variables }))
     }
 
     /// True if there are files that may change.
@@ -96,6 +100,7 @@ impl Loader {
             Origin::Files(sources) => load::load(sources)?,
             Origin::Text(name, text) => load::load_text(name, text)?,
         };
+        *lock(&self.0.variables) = environment_variables(&loaded.tree);
         self.0.context.get_or_init(|| (self.0.make_context)(&loaded.config));
         let compiled = RuleSet::compile(&loaded.config, previous, self);
         let clients = self.clients(&loaded.config);
@@ -144,12 +149,17 @@ impl Loader {
 
     /// The passwords of the last successful load.
     pub fn passwords(&self) -> Vec<(Arc<str>, Secret)> {
-        self.0.passwords.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0.passwords).clone()
     }
 
     /// Keeps the passwords of a load that comes into force.
     pub fn keep_passwords(&self, clients: Vec<(Arc<str>, Secret)>) {
-        *self.0.passwords.lock().unwrap_or_else(PoisonError::into_inner) = clients;
+        *lock(&self.0.passwords) = clients;
+    }
+
+    /// Environment variables that the configuration reads: children of ours must not see them.
+    pub fn secret_variables(&self) -> Vec<String> {
+        lock(&self.0.variables).clone()
     }
 
     /// A text with all its references read.
@@ -157,6 +167,26 @@ impl Loader {
         let context = self.built_with()?;
         self.0.runtime.block_on(context.sources.read(text)).map_err(|error| error.to_string())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The variables of every `${env:NAME}`, wherever it stands.
+fn environment_variables(tree: &Node) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    let mut nodes = vec![tree];
+    while let Some(node) = nodes.pop() {
+        nodes.extend(node.entries().into_iter().flatten().map(|entry| &entry.value));
+        nodes.extend(node.items().into_iter().flatten());
+        let Some(Ok(text)) = node.text().map(Text::parse) else { continue };
+        names.extend(text.references().filter_map(|reference| match reference {
+            Reference::Env { name, .. } => Some(name.clone()),
+            _ => None,
+        }));
+    }
+    names.into_iter().collect()
 }
 
 impl SchemeBuilder for Loader {

@@ -65,7 +65,7 @@ impl Build for BasicConfig {
             let encoded = credentials(&owner, username.expose(), password.expose(), charset)?;
             sources.learn(&encoded);
             let header = header_value(&owner, "password", &format!("Basic {}", encoded.expose()))?;
-            Ok(Login { username: username.expose().to_owned(), header })
+            Ok(Login { username: username.expose().to_owned(), password: password.clone(), header })
         })?;
         Ok(Arc::new(Basic { credential, slots: [Slot::Header(header::AUTHORIZATION)], value }))
     }
@@ -101,6 +101,7 @@ struct Basic {
 
 struct Login {
     username: String,
+    password: Secret,
     header: HeaderValue,
 }
 
@@ -135,6 +136,10 @@ impl AuthScheme for Basic {
 
     fn has_stale(&self) -> bool {
         self.value.is_made()
+    }
+
+    fn login(&self) -> Option<(String, Secret)> {
+        self.value.current().as_ref().map(|entry| (entry.value.username.clone(), entry.value.password.clone()))
     }
 
     fn describe(&self) -> String {

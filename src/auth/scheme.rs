@@ -70,6 +70,11 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
         Box::pin(async { Ok(None) })
     }
 
+    /// The user name and password, for protocols that ask for these without HTTP (SOCKS). Meaningful after `ready`.
+    fn login(&self) -> Option<(String, Secret)> {
+        None
+    }
+
     /// A short masked description for dumps, such as `bearer ghp_…9f2c`. Must not hold a secret.
     fn describe(&self) -> String {
         self.name().to_owned()

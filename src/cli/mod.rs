@@ -3,6 +3,7 @@
 pub mod args;
 mod ca;
 mod completions;
+mod config;
 mod env;
 mod init;
 mod man;
@@ -70,7 +71,7 @@ impl From<PathError> for Failure {
 impl Global {
     /// The data folder that the flags, the environment or the defaults choose.
     pub fn data_dir(&self) -> Result<DataDir, Failure> {
-        Ok(DataDir::choose(self.data_dir.as_deref())?)
+        Ok(DataDir::choose(self.data_dir.as_deref().filter(|path| !path.as_os_str().is_empty()))?)
     }
 }
 
@@ -88,6 +89,7 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
     }
     match command {
         Command::Env(args) => env::env(&global, &args),
+        Command::Config(command) => config::config(&global, command),
         Command::Secret(command) => secret::secret(&global, command),
         Command::Ca(command) => ca::ca(&global, command),
         Command::Init(args) => init::init(&global, &args, inherited),

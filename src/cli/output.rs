@@ -38,8 +38,11 @@ pub fn json(value: &serde_json::Value) -> Result<(), Failure> {
     data(text + "\n")
 }
 
-/// Says something to the person.
+/// Says something to the person; nothing is said of an empty text.
 pub fn say(text: impl AsRef<str>) {
+    if text.as_ref().is_empty() {
+        return;
+    }
     let mut err = AutoStream::auto(io::stderr().lock());
     let _ = writeln!(err, "{}", text.as_ref());
 }

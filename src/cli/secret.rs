@@ -14,6 +14,8 @@ use super::{
     output,
 };
 use crate::{
+    config::load,
+    paths::DataDir,
     secret::Secret,
     tokens::{
         file::{FileError, SecretFile},
@@ -60,8 +62,22 @@ pub(super) fn secret(global: &Global, command: SecretCommand) -> Result<u8, Fail
 }
 
 fn open(global: &Global) -> Result<SecretFile, Failure> {
-    let sources = KeySources { file: None, keyring: true };
-    Ok(SecretFile::open(&global.data_dir()?, &sources)?)
+    let dir = global.data_dir()?;
+    Ok(SecretFile::open(&dir, &key_sources(global, &dir)?)?)
+}
+
+/// The configuration may name the key's file. If it cannot be read, an existing store tells by itself whether the key
+/// that is found fits; a new one must not be made with a key that nobody meant.
+fn key_sources(global: &Global, dir: &DataDir) -> Result<KeySources, Failure> {
+    let sources = global.sources();
+    if sources.find().is_none() {
+        return Ok(KeySources { file: None, keyring: true });
+    }
+    match load::load(&sources) {
+        Ok(loaded) => Ok(KeySources::from(&loaded.config.tokens)),
+        Err(_) if dir.path().join("secrets.enc").exists() => Ok(KeySources { file: None, keyring: true }),
+        Err(errors) => Err(super::config::wrong(global, &errors)),
+    }
 }
 
 impl From<FileError> for Failure {

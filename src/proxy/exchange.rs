@@ -297,7 +297,7 @@ impl<'a> Exchange<'a> {
         if let Some(auth) = &prepared.auth {
             prepared.round.link = link.state();
             let body = prepared.body.whole();
-            let lent = self.recording.is_some().then_some(&mut trace);
+            let lent = self.recording.is_some_and(Recording::wants_heads).then_some(&mut trace);
             let mut out = Outgoing::new(head, self.target, Hop::Origin, body, &self.conn.proxy.clock, lent);
             auth.apply(&mut out, &mut prepared.round)?;
         }

@@ -17,6 +17,7 @@ use super::{
     vault::{Purpose, Vault, VaultError},
 };
 use crate::{
+    auth::sources::SecretStore,
     durable::{self, LockError},
     paths::{DataDir, PathError},
     secret::Secret,
@@ -77,6 +78,12 @@ impl SecretFile {
             return Ok(false);
         }
         self.vault.update(|secrets: &mut BTreeMap<String, Held>| Ok(secrets.remove(name).is_some()))
+    }
+}
+
+impl SecretStore for SecretFile {
+    fn get(&self, name: &str) -> Result<Option<Secret>, String> {
+        Self::get(self, name).map_err(|error| error.to_string())
     }
 }
 

@@ -11,7 +11,10 @@ use base64::{Engine, engine::general_purpose};
 use zeroize::Zeroizing;
 
 use super::vault::{self, KEY_ID_BYTES};
-use crate::durable::{self, IfThere, PrivateError};
+use crate::{
+    config::{TokenStoreConfig, TokensConfig},
+    durable::{self, IfThere, PrivateError},
+};
 
 /// Environment variable that holds the key.
 pub const KEY_VARIABLE: &str = "COUNTERSIGN_TOKEN_KEY";
@@ -36,6 +39,13 @@ pub struct KeySources {
     pub file: Option<PathBuf>,
     /// Whether the operating system's keyring may be asked.
     pub keyring: bool,
+}
+
+impl From<&TokensConfig> for KeySources {
+    /// `store: file` keeps the keyring out of it.
+    fn from(config: &TokensConfig) -> Self {
+        Self { file: config.key_file.clone(), keyring: config.store != TokenStoreConfig::File }
+    }
 }
 
 /// Why there is no key.

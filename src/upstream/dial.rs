@@ -35,6 +35,7 @@ use crate::{
 /// How long one address has before the next is tried beside it (RFC 8305 section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 /// Idle time before the kernel probes a connection.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
 /// A connection that is ready for HTTP, or for anything if it is a tunnel.

@@ -19,9 +19,10 @@ use super::{
     tap::Stream,
 };
 use crate::{
-    auth::scheme::{AuthScheme, Hop, Outgoing, Ready, Reply, Round, Trace, Verdict},
+    auth::scheme::{AuthError, AuthScheme, Hop, Outgoing, Ready, Reply, Round, Trace, Verdict},
     clock,
     console::record::{CURRENT, SendKind, SendRecording},
+    secret::Secret,
     target::{Host, Target},
 };
 
@@ -227,11 +228,15 @@ pub(super) async fn socks5(mut io: Stream, proxy: &ParentProxy, target: &Target)
         why: format!("SOCKS proxy {}: {error}", proxy.host_port()),
     };
     let refused = |why: &str| LinkError::ParentRefused { proxy: proxy.host_port(), why: why.to_owned() };
-    let methods: &[u8] = if proxy.socks_login.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
+    let login = match (&proxy.socks_login, &proxy.auth) {
+        (None, Some(auth)) => Some(login_of(auth.as_ref()).await?),
+        (login, _) => login.clone(),
+    };
+    let methods: &[u8] = if login.is_some() { &[5, 2, 0, 2] } else { &[5, 1, 0] };
     io.write_all(methods).await.map_err(broke)?;
     let mut choice = [0; 2];
     io.read_exact(&mut choice).await.map_err(broke)?;
-    match (choice, &proxy.socks_login) {
+    match (choice, &login) {
         ([5, 0], _) => {}
         ([5, 2], Some((name, password))) => {
             let login = login_message(name, password.expose())
@@ -262,6 +267,17 @@ pub(super) async fn socks5(mut io: Stream, proxy: &ParentProxy, target: &Target)
     let mut bound = [0; 255 + 2];
     io.read_exact(&mut bound[..rest + 2]).await.map_err(broke)?;
     Ok(io)
+}
+
+/// The user name and password of a credential (RFC 1929 knows nothing else).
+async fn login_of(auth: &dyn AuthScheme) -> Result<(String, Secret), LinkError> {
+    if let Ready::After(fetching) = auth.ready(std::time::SystemTime::now()) {
+        fetching.await?;
+    }
+    let login = auth.login().ok_or_else(|| {
+        AuthError::missing("a SOCKS 5 proxy takes a user name and a password: `proxy.upstream.auth` must name a `basic` credential")
+    })?;
+    Ok(login)
 }
 
 fn login_message(name: &str, password: &str) -> Option<zeroize::Zeroizing<Vec<u8>>> {
