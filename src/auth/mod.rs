@@ -153,4 +153,6 @@ fn unknown_type(name: &str) -> Diagnostic {
 }
 
 #[cfg(test)]
+mod contract_tests;
+#[cfg(test)]
 pub(crate) mod tests;
