@@ -230,28 +230,36 @@ impl Base {
 
     /// How origins are reached from now on.
     fn upstream(&self, loader: &Loader, config: &Config, rules: &RuleSet) -> Result<UpstreamSettings, Vec<String>> {
-        let auth = loader.parent_auth(config, rules)?;
-        let parent = match &config.proxy.upstream {
-            None => None,
-            Some(parent) => Some(ParentProxy {
-                kind: parent.kind,
-                host: parent.host.clone(),
-                port: parent.port,
-                socks_login: None,
-                auth,
-                no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
-            }),
-        };
         Ok(UpstreamSettings {
-            parent,
-            deny_addresses: config.proxy.deny_addresses.clone(),
             own_listeners: vec![self.proxy_address, self.console_address],
-            limits: config.proxy.limits.clone(),
-            roots: config.proxy.roots,
             extra_ca: self.upstream_ca.clone(),
             own_ca: Some(self.own_ca.clone()),
+            ..upstream_settings(loader, config, rules)?
         })
     }
+}
+
+/// How a configuration says that origins are reached.
+pub fn upstream_settings(loader: &Loader, config: &Config, rules: &RuleSet) -> Result<UpstreamSettings, Vec<String>> {
+    let auth = loader.parent_auth(config, rules)?;
+    let parent = match &config.proxy.upstream {
+        None => None,
+        Some(parent) => Some(ParentProxy {
+            kind: parent.kind,
+            host: parent.host.clone(),
+            port: parent.port,
+            auth,
+            socks_login: None,
+            no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
+        }),
+    };
+    Ok(UpstreamSettings {
+        parent,
+        deny_addresses: config.proxy.deny_addresses.clone(),
+        limits: config.proxy.limits.clone(),
+        roots: config.proxy.roots,
+        ..UpstreamSettings::default()
+    })
 }
 
 /// What a [`Core`] is made of.

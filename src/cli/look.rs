@@ -22,16 +22,21 @@ use crate::{
 
 /// Reads and compiles what the flags choose, as a start would, with nothing listening. The runtime must outlive it.
 pub(super) fn ready(global: &Global) -> Result<(Runtime, Ready), Failure> {
+    ready_with(global, Clock::system(), &Redactor::default())
+}
+
+/// The same with a clock of the caller's, and a redactor that learns the secrets.
+pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Runtime, Ready), Failure> {
     let runtime = start::runtime()?;
     let ready = {
         let _inside = runtime.enter();
         let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
-        let context = app::build_context(&upstream, &Redactor::default(), &global.data_dir()?, Clock::system());
+        let context = app::build_context(&upstream, redactor, &global.data_dir()?, clock);
         let loader = Loader::new(Origin::Files(global.sources()), context, output::color_on_stderr());
         let ready = loader.load(None).map_err(|errors| super::config::wrong(global, &errors))?;
-        loader
-            .parent_auth(&ready.loaded.config, &ready.rules)
+        let settings = app::upstream_settings(&loader, &ready.loaded.config, &ready.rules)
             .map_err(|errors| Failure::Config(format!("error: {}", errors.join("\nerror: "))))?;
+        upstream.set(settings);
         ready
     };
     Ok((runtime, ready))

@@ -5,6 +5,7 @@ mod ca;
 mod completions;
 mod config;
 mod env;
+mod explain;
 mod init;
 mod look;
 mod man;
@@ -104,6 +105,7 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Run(args) => run::run(&global, &args, inherited),
         Command::Check(args) => look::check(&global, &args),
         Command::Rules => look::rules(&global),
+        Command::Explain(args) => explain::explain(&global, &args),
         other => not_joined("this command", &global, &other, inherited),
     }
 }
