@@ -119,9 +119,20 @@ fn console(verbose: u8) -> ConsoleOptions {
 /// The environment variables that credentials, headers and passwords of clients are read from.
 fn secret_variables(tree: &Node) -> Vec<String> {
     let mut names = BTreeSet::new();
-    if let Value::Mapping(entries) = &tree.value {
-        let secret = |name: &str| matches!(name, "credentials" | "rules" | "proxy");
-        entries.iter().filter(|entry| secret(&entry.key.name)).for_each(|entry| collect(&entry.value, &mut names));
+    let mut open = vec![tree];
+    while let Some(node) = open.pop() {
+        match &node.value {
+            Value::Sequence(items) => open.extend(items),
+            Value::Mapping(entries) => {
+                for entry in entries {
+                    match entry.key.name.as_ref() {
+                        "credentials" | "auth" | "headers" | "clients" => collect(&entry.value, &mut names),
+                        _ => open.push(&entry.value),
+                    }
+                }
+            }
+            Value::Null | Value::Wrong | Value::Scalar(_) => {}
+        }
     }
     names.into_iter().collect()
 }
