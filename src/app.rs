@@ -99,7 +99,7 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
     let (upstream, redactor, data_dir) = (upstream.clone(), redactor.clone(), data_dir.clone());
     Box::new(move |config| {
         let learn = redactor.clone();
-        let keys = KeySources { file: config.tokens.key_file.clone(), keyring: true };
+        let keys = KeySources::from(&config.tokens);
         let stores = Arc::new(LazyStores::new(data_dir.clone(), keys));
         let sources = SecretSources::new(config.secrets.ttl, Arc::new(move |secret: &Secret| learn.add(secret)))
             .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
@@ -529,6 +529,11 @@ impl Running {
     /// The rules in force.
     pub fn rules(&self) -> Arc<RuleSet> {
         Arc::clone(&self.core.proxy.snapshot().rules)
+    }
+
+    /// Environment variables that hold secrets: children must not see them.
+    pub fn secret_variables(&self) -> Vec<String> {
+        self.core.loader.secret_variables()
     }
 
     /// Where exchanges are shown.
