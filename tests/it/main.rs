@@ -10,5 +10,10 @@
     reason = "a test crate: a failed expectation is a failed test, and not every conversation uses all of the harness"
 )]
 
+mod corpora;
+mod destination;
+mod digest;
 mod harness;
+mod oauth2;
+mod rules;
 mod schemes;

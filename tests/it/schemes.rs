@@ -67,7 +67,8 @@ async fn api_key_in_a_cookie_keeps_other_cookies() {
     let origin = Origin::plain().await;
     let config = one_rule(&origin.base(), &format!("{{type: api_key, in: cookie, name: sid, value: {secret}}}"));
     let proxy = proxy::with(config).canary(&secret).start().await;
-    let request = Request::get(origin.url("/")).header("cookie", "a=1; sid=theirs; b=2").body(Default::default()).unwrap();
+    let request =
+        Request::get(origin.url("/")).header("cookie", "a=1; sid=theirs; b=2").body(Default::default()).unwrap();
     Client::new(&proxy).send(request).await;
     let seen = origin.only();
     let mut cookies: Vec<&str> = seen.header("cookie").unwrap().split("; ").collect();
@@ -173,8 +174,7 @@ async fn an_unset_secret_is_502_and_named_and_nothing_leaves() {
     let origin = Origin::tls(ca.server(&["http/1.1"])).await;
     let config = one_rule(&origin.base(), "{type: bearer, token: \"${env:COUNTERSIGN_TEST_UNSET}\"}");
     let proxy = Proxy::start(config, &ca).await;
-    let request =
-        Request::get(origin.url("/")).header("authorization", "Bearer own").body(Default::default()).unwrap();
+    let request = Request::get(origin.url("/")).header("authorization", "Bearer own").body(Default::default()).unwrap();
     let answer = Client::new(&proxy).send(request).await;
     answer.is_problem(502, "credential-missing");
     assert!(answer.text().contains("COUNTERSIGN_TEST_UNSET"), "{}", answer.text());

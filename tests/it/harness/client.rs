@@ -144,6 +144,15 @@ impl Client {
         within("TLS", TlsConnector::from(self.tls_config()).connect(name, stream)).await
     }
 
+    /// TLS on a tunnel that is already open; `None` if it fails.
+    pub async fn handshake(&self, conn: RawConn, name: &str) -> Option<TlsStream<Box<dyn Stream>>> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        // What the certificate says is not the question here: the name in the handshake may be a lie.
+        let connector =
+            TlsConnector::from(ca::careless_client(if self.h2 { &["h2", "http/1.1"] } else { &["http/1.1"] }));
+        within("TLS", connector.connect(name, conn.into_stream())).await.ok()
+    }
+
     /// Raw bytes inside an intercepted TLS tunnel.
     pub async fn raw_tls(&self, authority: &str) -> RawConn {
         let host = authority.rsplit_once(':').unwrap().0.trim_matches(['[', ']']);
@@ -208,8 +217,7 @@ pub async fn h1(stream: impl Stream + 'static) -> http1::SendRequest<Full<Bytes>
 
 /// An HTTP/2 connection on any stream.
 pub async fn h2(stream: impl Stream + 'static) -> http2::SendRequest<Full<Bytes>> {
-    let (sender, connection) =
-        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     sender
 }

@@ -143,7 +143,9 @@ impl Setup {
             command.arg("--upstream-ca").arg(root.join("origin-ca.pem"));
         }
         command.args(&self.args);
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        for name in
+            ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"]
+        {
             command.env_remove(name);
         }
         command.env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1").env("HOME", root).current_dir(root);

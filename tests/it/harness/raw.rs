@@ -152,7 +152,10 @@ impl Drop for RawOrigin {
 
 impl RawOrigin {
     /// Plays `script` on each connection.
-    pub async fn script<F>(tls: Option<Arc<ServerConfig>>, script: impl Fn(RawConn) -> F + Send + Sync + 'static) -> Self
+    pub async fn script<F>(
+        tls: Option<Arc<ServerConfig>>,
+        script: impl Fn(RawConn) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
