@@ -17,3 +17,5 @@ mod harness;
 mod oauth2;
 mod rules;
 mod schemes;
+mod strict;
+mod threats;
