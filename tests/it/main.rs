@@ -10,12 +10,15 @@
     reason = "a test crate: a failed expectation is a failed test, and not every conversation uses all of the harness"
 )]
 
+mod commands;
 mod corpora;
 mod destination;
 mod digest;
 mod harness;
+mod lifecycle;
 mod oauth2;
 mod rules;
 mod schemes;
+mod streams;
 mod strict;
 mod threats;

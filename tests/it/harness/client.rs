@@ -159,6 +159,13 @@ impl Client {
         RawConn::new(self.tls(authority, host).await.expect("TLS through the proxy"))
     }
 
+    /// The same, but always HTTP/1.1.
+    pub async fn raw_tls_h1(&self, authority: &str) -> RawConn {
+        let mut plain = self.clone();
+        plain.h2 = false;
+        plain.raw_tls(authority).await
+    }
+
     /// Sends one request on a connection of its own and reads the whole answer.
     pub async fn send(&self, request: Request<Bytes>) -> Answer {
         let response = self.open(request).await;
