@@ -1,3 +1,19 @@
-//! The `countersign` binary.
+//! The `countersign` binary: parse, do, and say with the exit code how it went.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use countersign::{cli, hardening};
+
+fn main() -> ExitCode {
+    let inherited = hardening::harden();
+    // clap prints its own message and leaves with 0 for --help and --version, with 2 for anything mistyped.
+    let typed = cli::args::Cli::parse();
+    match cli::dispatch(typed, inherited) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            cli::output::say(failure.report());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

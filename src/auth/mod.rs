@@ -1,15 +1,153 @@
-//! The registry of schemes: one variant and one `build` arm for each.
+//! The registry of schemes, and what building one needs.
+//!
+//! A new scheme is one file here and three lines below: its module, its entry in `schemes!`, and its example under
+//! `config/examples`. Nothing outside this folder names a scheme.
 
+pub mod api_key;
+pub mod basic;
+pub mod bearer;
 pub mod challenge;
+mod command;
+pub mod cookies;
+pub mod exec;
 pub mod fetch;
+pub mod held;
+pub mod list;
+pub mod mtls;
+pub mod none;
+pub mod oauth2;
+pub mod refreshing;
 pub mod scheme;
 pub mod slots;
+pub mod sources;
 
+use std::{fmt, sync::Arc};
+
+use schemars::{Schema, SchemaGenerator};
 pub use scheme::{AuthError, AuthErrorKind, AuthScheme};
 
-/// A configured scheme, as read from YAML.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SchemeConfig {
-    /// `none`
-    None,
+use self::{fetch::Fetch, sources::Sources};
+use crate::{
+    clock::Clock,
+    config::{diagnostics::Diagnostic, read::from_node, yaml::Node},
+    tokens::TokenStore,
+};
+
+/// What schemes are built with. Cheap to clone.
+#[derive(Clone)]
+pub struct BuildContext {
+    /// Time and randomness.
+    pub clock: Clock,
+    /// The way to token endpoints.
+    pub fetch: Arc<dyn Fetch>,
+    /// The way to secrets; also hears of every secret, so that it can be masked.
+    pub sources: Arc<Sources>,
+    /// Where rotated refresh tokens are kept.
+    pub tokens: Arc<dyn TokenStore>,
+    /// The tokens of credentials that share them.
+    pub shared: oauth2::SharedTokens,
 }
+
+impl fmt::Debug for BuildContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BuildContext")
+    }
+}
+
+/// The configuration of one scheme: knows how to become one.
+pub trait Build {
+    /// Builds the scheme for the credential `name`, without I/O on the network. Gives every error at once.
+    fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>>;
+}
+
+macro_rules! schemes {
+    ($($(#[$doc:meta])* $type:literal => $variant:ident($config:ty),)*) => {
+        /// A configured scheme, as read from YAML. Equal configurations may share one live scheme.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum SchemeConfig {
+            /// `none`: nothing is added, and no scheme is inherited.
+            None,
+            $($(#[$doc])* $variant(Box<$config>),)*
+        }
+
+        impl SchemeConfig {
+            /// Every `type` that can be built.
+            pub const TYPES: &[&str] = &["none", $($type),*];
+
+            /// The `type` as in YAML.
+            pub fn type_name(&self) -> &'static str {
+                match self {
+                    Self::None => "none",
+                    $(Self::$variant(_) => $type,)*
+                }
+            }
+
+            /// Reads the keys of a credential of this type; `node` is its mapping without `type` and `extends`.
+            pub fn read(type_name: &str, node: &Node) -> Result<Self, Vec<Diagnostic>> {
+                match type_name {
+                    "none" => from_node::<none::NoneConfig>(node).map(|_| Self::None),
+                    $($type => from_node::<$config>(node).map(|config| Self::$variant(Box::new(config))),)*
+                    other => Err(vec![unknown_type(other)]),
+                }
+            }
+
+            /// The JSON Schema of each type's keys.
+            pub fn schemas(generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
+                vec![
+                    ("none", generator.subschema_for::<none::NoneConfig>()),
+                    $(($type, generator.subschema_for::<$config>()),)*
+                ]
+            }
+
+            /// Builds the scheme for the credential `name`.
+            pub fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
+                match self {
+                    Self::None => none::NoneConfig {}.build(name, context),
+                    $(Self::$variant(config) => config.build(name, context),)*
+                }
+            }
+
+            /// Reads JSON in place of YAML.
+            #[cfg(test)]
+            pub(crate) fn from_json(type_name: &str, keys: serde_json::Value) -> Result<Self, String> {
+                match type_name {
+                    "none" => serde_json::from_value::<none::NoneConfig>(keys).map(|_| Self::None),
+                    $($type => serde_json::from_value::<$config>(keys).map(|config| Self::$variant(Box::new(config))),)*
+                    other => return Err(unknown_type(other).message),
+                }
+                .map_err(|error| error.to_string())
+            }
+        }
+    };
+}
+
+schemes! {
+    /// `api_key`: a value in a header, a query parameter or a cookie.
+    "api_key" => ApiKey(api_key::ApiKeyConfig),
+    /// `bearer`: a fixed token.
+    "bearer" => Bearer(bearer::BearerConfig),
+    /// `basic`: user name and password.
+    "basic" => Basic(basic::BasicConfig),
+    /// `cookies`: fixed cookies.
+    "cookies" => Cookies(cookies::CookiesConfig),
+    /// `mtls`: a client certificate.
+    "mtls" => Mtls(mtls::MtlsConfig),
+    /// `exec`: what a command prints.
+    "exec" => Exec(exec::ExecConfig),
+    /// `oauth2`: a token from a token endpoint.
+    "oauth2" => Oauth2(oauth2::Oauth2Config),
+}
+
+/// Types that the configuration format knows and this version cannot build.
+pub const LATER_TYPES: [&str; 10] =
+    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
+
+fn unknown_type(name: &str) -> Diagnostic {
+    if LATER_TYPES.contains(&name) {
+        return Diagnostic::error(format!("credentials of type `{name}` are not available in this version"));
+    }
+    Diagnostic::error(format!("`{name}` is not a type of credential; there are {}", SchemeConfig::TYPES.join(", ")))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -14,6 +14,7 @@ use rustls::sign::CertifiedKey;
 use super::challenge::Challenge;
 use crate::{
     clock::Clock,
+    secret::Secret,
     target::{Scheme, Target},
 };
 
@@ -56,6 +57,22 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
     /// now in place and a resend makes sense; `Ok(false)` delivers the refusal.
     fn renew<'a>(&'a self, _round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
         Box::pin(async { Ok(false) })
+    }
+
+    /// After `ready` has failed: would `apply` still write an older credential? Asked for `on_unavailable: stale`.
+    fn has_stale(&self) -> bool {
+        false
+    }
+
+    /// The bare token, for `${token:name}` in another credential; `None` if the scheme has none. `refused` is a value
+    /// made of an earlier token that a server would not have: get another one, if that is possible.
+    fn token<'a>(&'a self, _refused: Option<&'a Secret>) -> BoxFuture<'a, Result<Option<Secret>, AuthError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// The user name and password, for protocols that ask for these without HTTP (SOCKS). Meaningful after `ready`.
+    fn login(&self) -> Option<(String, Secret)> {
+        None
     }
 
     /// A short masked description for dumps, such as `bearer ghp_…9f2c`. Must not hold a secret.
@@ -171,6 +188,8 @@ pub struct Round {
     pub link: LinkState,
     /// Free for the scheme: what it must remember between rounds (a `cnonce`, a `ts`).
     pub memo: Option<Box<str>>,
+    /// Set by a list of credentials: this member asked to be renewed.
+    pub asked: bool,
     /// One round per member of a list of credentials.
     pub members: Vec<Round>,
 }

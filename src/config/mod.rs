@@ -5,10 +5,15 @@
 //! tree that knows the span of every key and value, [`resolve`] applies environments, variables and `extends` on that
 //! tree, and [`read`] turns each part of it into the structs below, collecting every error.
 
+pub mod check;
 pub mod diagnostics;
 pub mod load;
+pub mod raw;
 pub mod read;
 pub mod resolve;
+pub mod rule;
+pub mod schema;
+pub mod show;
 pub mod text;
 pub mod units;
 pub mod yaml;
@@ -20,6 +25,9 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+#[cfg(test)]
+mod tests;
 
 use ipnet::IpNet;
 use text::Text;
@@ -66,6 +74,8 @@ impl<T: PartialEq> PartialEq for At<T> {
 pub struct Config {
     /// Every file that was read; each is watched. The first is the main one.
     pub files: Vec<PathBuf>,
+    /// Files that some `${file:...}` names; each is watched too.
+    pub named_files: Vec<PathBuf>,
     /// The chosen environment.
     pub environment: Option<String>,
     /// `proxy:`
@@ -119,7 +129,8 @@ pub enum ConnectPorts {
 }
 
 /// `proxy.unmatched`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Unmatched {
     /// Never decrypted.
     Tunnel,
@@ -130,7 +141,8 @@ pub enum Unmatched {
 }
 
 /// `proxy.roots`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Roots {
     /// The system's store; Mozilla's where there is none.
     System,
@@ -292,7 +304,8 @@ pub struct WhenConfig {
 }
 
 /// What to do with a value the client already has in a slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Existing {
     /// Remove it; ours is the only one.
     #[default]
@@ -322,7 +335,8 @@ pub struct RuleTls {
 }
 
 /// What happens when a rule's credential cannot be had.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum OnUnavailable {
     /// 502 or 503.
     #[default]
@@ -334,7 +348,8 @@ pub enum OnUnavailable {
 }
 
 /// How much of a rule's exchanges is recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Record {
     /// Heads and bodies.
     #[default]
@@ -408,6 +423,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             files: Vec::new(),
+            named_files: Vec::new(),
             environment: None,
             proxy: ProxyConfig::default(),
             console: ConsoleConfig::default(),

@@ -61,6 +61,11 @@ impl Text {
         Self { parts: vec![Part::Literal(text.into())] }
     }
 
+    /// A text that is one reference and nothing else.
+    pub fn reference(reference: Reference) -> Self {
+        Self { parts: vec![Part::Reference(reference)] }
+    }
+
     /// Parses references; `$${` is a literal `${`. Variables must have been replaced before.
     pub fn parse(text: &str) -> Result<Self, TextError> {
         let mut parts = Vec::new();
@@ -115,6 +120,57 @@ impl Text {
             Part::Literal(_) => None,
         })
     }
+}
+
+impl Text {
+    /// The value as it is now, for places that are read once, when the configuration is loaded. Environment variables
+    /// and files are looked up; everything else belongs to credentials.
+    pub fn read_now(&self) -> Result<String, TextError> {
+        let mut out = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Literal(text) => out.push_str(text),
+                Part::Reference(Reference::Env { name, default }) => match (std::env::var(name), default) {
+                    (Ok(value), _) if !value.is_empty() => out.push_str(&value),
+                    (_, Some(default)) => out.push_str(default),
+                    (Ok(_), None) => {}
+                    (Err(std::env::VarError::NotPresent), None) => {
+                        return Err(TextError(format!("the environment variable `{name}` is not set")));
+                    }
+                    (Err(std::env::VarError::NotUnicode(_)), None) => {
+                        return Err(TextError(format!("the environment variable `{name}` is not UTF-8")));
+                    }
+                },
+                Part::Reference(Reference::File(path)) => out.push_str(&read_line_file(path)?),
+                Part::Reference(other) => {
+                    return Err(TextError(format!(
+                        "`{other}` cannot be used here: only `${{env:...}}` and `${{file:...}}` can"
+                    )));
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// A small text file without its one final newline.
+fn read_line_file(path: &std::path::Path) -> Result<String, TextError> {
+    use std::io::Read;
+    const MOST: u64 = 64 << 10;
+    let wrong = |why: String| TextError(format!("cannot read {}: {why}", path.display()));
+    // Opening a pipe would wait for its writer.
+    if !path.metadata().map_err(|error| wrong(error.to_string()))?.is_file() {
+        return Err(wrong("it is not a regular file".into()));
+    }
+    let file = std::fs::File::open(path).map_err(|error| wrong(error.to_string()))?;
+    let mut text = String::new();
+    let length = file.take(MOST + 1).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
+    if length as u64 > MOST {
+        return Err(wrong("it is longer than 64 KiB".into()));
+    }
+    let end = text.strip_suffix('\n').map_or(text.len(), |rest| rest.strip_suffix('\r').unwrap_or(rest).len());
+    text.truncate(end);
+    Ok(text)
 }
 
 /// Where the `}` of a reference stands; braces inside it must be balanced.
@@ -195,10 +251,30 @@ impl fmt::Debug for Text {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Cow::<str>::deserialize(deserializer)?;
-        Self::parse(&text).map_err(de::Error::custom)
+        struct V;
+        impl<'de> de::Visitor<'de> for V {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("text")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
+                Text::parse(text).map_err(E::custom)
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Text, D::Error> {
+                let text = Cow::<str>::deserialize(inner)?;
+                Text::parse(&text).map_err(de::Error::custom)
+            }
+        }
+        // The name tells the reader of configurations to leave references as they are.
+        deserializer.deserialize_newtype_struct(TEXT, V)
     }
 }
+
+/// The name under which a [`Text`] asks for its value.
+pub const TEXT: &str = "$countersign::Text";
 
 impl schemars::JsonSchema for Text {
     fn schema_name() -> Cow<'static, str> {

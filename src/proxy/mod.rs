@@ -1,1 +1,291 @@
 //! Serving one connection and handling one request: tunnel, own page, or forward.
+//!
+//! The way of a request: [`serve`] reads it, [`handle`] finds out where it wants to go, [`connect`] opens tunnels,
+//! [`exchange`] does all the rest. This module names no scheme.
+
+pub mod body;
+pub mod browser;
+pub mod client;
+pub mod connect;
+pub mod error;
+pub mod exchange;
+pub mod framing;
+pub mod guard;
+pub mod hop;
+pub mod page;
+pub mod peer;
+pub mod reply;
+pub mod serve;
+pub mod slots;
+pub mod tunnel;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
+
+use arc_swap::ArcSwap;
+use body::OutBody;
+use client::{Claim, Clients};
+use error::{ErrorId, ProxyError};
+use guard::Shared;
+use http::{Method, Request, Response, Uri, Version, header, uri::Authority};
+use hyper::body::Incoming;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    config::{ConnectPorts, Limits, Unmatched},
+    console::record::{Client, Console},
+    rules::RuleSet,
+    target::{Scheme, Target},
+    tls::{client::TlsPolicy, leaf::Leaves},
+    upstream::{Upstream, came_from_us},
+};
+
+/// Everything that all connections share.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Rules and settings, replaced as one.
+    pub current: ArcSwap<Snapshot>,
+    /// The way to origins.
+    pub upstream: Upstream,
+    /// Leaf certificates for interception.
+    pub leaves: Leaves,
+    /// Who looks.
+    pub console: Console,
+    /// Time and randomness.
+    pub clock: Clock,
+    /// Whom to trust where no rule says otherwise.
+    pub default_tls: Arc<TlsPolicy>,
+    /// The page for clients that take us for a web server.
+    pub page: page::Page,
+    /// Running connections and tunnels.
+    pub tasks: TaskTracker,
+    /// Cancelled when no new request is to be read.
+    pub closing: CancellationToken,
+}
+
+/// What one request sees from its beginning to its end, whatever is reloaded meanwhile.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The rules.
+    pub rules: Arc<RuleSet>,
+    /// The settings that came with them.
+    pub settings: Settings,
+}
+
+/// Settings of the proxy that requests see.
+#[derive(Debug)]
+pub struct Settings {
+    /// What happens where no rule matches.
+    pub unmatched: Unmatched,
+    /// Ports open for CONNECT.
+    pub connect_ports: ConnectPorts,
+    /// Bounds.
+    pub limits: Limits,
+    /// Names and passwords of clients.
+    pub clients: Clients,
+    /// The proxy listens on loopback only.
+    pub on_loopback: bool,
+}
+
+impl Proxy {
+    /// The rules and settings in force now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+}
+
+/// One connection of a client, or one tunnel inside it.
+#[derive(Debug)]
+pub struct Connection {
+    /// What all connections share.
+    pub proxy: Arc<Proxy>,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The client may go without a name: it is this user's.
+    pub trusted: bool,
+    /// The name it gave, once it gave one.
+    pub name: OnceLock<Arc<str>>,
+    /// Framing and deadlines.
+    pub shared: Arc<Shared>,
+    /// HTTP/1, where requests follow each other.
+    pub is_http1: bool,
+    /// Set inside a tunnel.
+    pub inner: Option<Inner>,
+}
+
+/// The inside of an intercepted tunnel.
+#[derive(Debug)]
+pub struct Inner {
+    /// What CONNECT named; every request must be for it.
+    pub target: Target,
+    /// The same as an authority for URIs.
+    pub authority: Option<Authority>,
+    /// The TLS server name was another: every request is refused.
+    pub misdirected: bool,
+}
+
+impl Connection {
+    /// The connection inside a tunnel on this one.
+    pub fn inside(&self, inner: Inner) -> Self {
+        Self {
+            proxy: Arc::clone(&self.proxy),
+            peer: self.peer,
+            trusted: self.trusted,
+            name: self.name.clone(),
+            shared: Arc::default(),
+            is_http1: true,
+            inner: Some(inner),
+        }
+    }
+
+    /// Who this is, for records.
+    pub fn client(&self) -> Client {
+        Client { peer: Some(self.peer), name: self.name.get().cloned() }
+    }
+
+    /// The name that the client gave.
+    pub fn client_name(&self) -> Option<&str> {
+        self.name.get().map(AsRef::as_ref)
+    }
+
+    /// True inside a tunnel that ends here.
+    pub fn is_intercepted(&self) -> bool {
+        self.inner.is_some()
+    }
+
+    /// Shows a request that was refused before it had a destination.
+    pub fn report<B>(&self, request: &Request<B>, error: &ProxyError) {
+        let Some(recording) = self.proxy.console.begin(&self.client(), self.proxy.clock.now()) else { return };
+        let mut shown = Request::new(());
+        *shown.method_mut() = request.method().clone();
+        *shown.uri_mut() = request.uri().clone();
+        recording.request(&shown.into_parts().0, None);
+        recording.refused(error.status(), error.id.as_str(), &error.detail);
+        recording.finish(None);
+    }
+}
+
+/// Handles one request on a connection.
+pub async fn handle(conn: &Arc<Connection>, mut request: Request<Incoming>) -> Response<OutBody> {
+    let target = match route(conn, &mut request) {
+        Ok(Route::Forward(target)) => target,
+        Ok(Route::Connect) => return connect::connect(conn, request).await,
+        Ok(Route::Page) => return conn.proxy.page.answer(request.method(), request.uri().path()),
+        Err(error) => {
+            conn.report(&request, &error);
+            return error.into_response();
+        }
+    };
+    exchange::forward(conn, request, target).await
+}
+
+/// Where a request goes.
+enum Route {
+    Forward(Target),
+    Connect,
+    Page,
+}
+
+fn route(conn: &Connection, request: &mut Request<Incoming>) -> Result<Route, ProxyError> {
+    if let Some(violation) = conn.shared.violation(request.uri().path()) {
+        return Err(ProxyError::new(ErrorId::BadRequest, violation.0).closing());
+    }
+    if let Some(inner) = &conn.inner {
+        return inside(inner, request).map(Route::Forward);
+    }
+    let origin_form = request.uri().scheme().is_none() && request.method() != Method::CONNECT;
+    if origin_form {
+        return Ok(Route::Page);
+    }
+    authenticate(conn, request)?;
+    if request.method() == Method::CONNECT {
+        return Ok(Route::Connect);
+    }
+    refuse_loop(request)?;
+    let target =
+        Target::from_uri(request.uri()).map_err(|error| ProxyError::new(ErrorId::BadRequest, error.to_string()))?;
+    check_host(request, &target)?;
+    Ok(Route::Forward(target))
+}
+
+/// A client names itself or belongs to this user.
+fn authenticate(conn: &Connection, request: &Request<Incoming>) -> Result<(), ProxyError> {
+    let refused = |detail: &str| Err(ProxyError::new(ErrorId::ClientAuth, detail));
+    match conn.proxy.snapshot().settings.clients.claim(request.headers()) {
+        Claim::Known(name) => {
+            let _ = conn.name.set(name);
+            Ok(())
+        }
+        Claim::None if conn.trusted => Ok(()),
+        Claim::None => refused(
+            "this client belongs to another user or machine; give the name and password of an entry of \
+             `proxy.clients`, or use the variables that `countersign env` prints",
+        ),
+        Claim::Wrong => refused("this name and password are not those of an entry of `proxy.clients`"),
+    }
+}
+
+/// A request that already went through this proxy comes back by way of another.
+fn refuse_loop(request: &Request<Incoming>) -> Result<(), ProxyError> {
+    if came_from_us(request.headers()) {
+        let detail = "this request has been through this proxy before; check `proxy.upstream`";
+        return Err(ProxyError::new(ErrorId::Loop, detail));
+    }
+    Ok(())
+}
+
+/// Inside a tunnel every name must be the tunnel's. Leaves the URI in absolute form.
+fn inside(inner: &Inner, request: &mut Request<Incoming>) -> Result<Target, ProxyError> {
+    if request.method() == Method::CONNECT {
+        return Err(ProxyError::new(ErrorId::BadRequest, "CONNECT inside a tunnel is not supported").closing());
+    }
+    if inner.misdirected {
+        let detail = format!("the TLS server name is not {}, which CONNECT named", inner.target.host);
+        return Err(ProxyError::new(ErrorId::DestinationMismatch, detail).closing());
+    }
+    if request.uri().authority().is_some() {
+        let named = Target::from_uri(request.uri());
+        if named.as_ref() != Ok(&inner.target) {
+            return Err(mismatch(&inner.target));
+        }
+    }
+    check_host(request, &inner.target)?;
+    if request.uri().authority().is_none() {
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(match inner.target.scheme {
+            Scheme::Http => http::uri::Scheme::HTTP,
+            Scheme::Https => http::uri::Scheme::HTTPS,
+        });
+        parts.authority = inner.authority.clone();
+        parts.path_and_query = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from_parts(parts)
+            .map_err(|_| ProxyError::new(ErrorId::BadRequest, "the request target is malformed"))?;
+    }
+    Ok(inner.target.clone())
+}
+
+/// Every `Host` must be the one destination; HTTP/1.1 needs one.
+fn check_host<B>(request: &Request<B>, target: &Target) -> Result<(), ProxyError> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let Some(host) = hosts.next() else {
+        let needed = request.version() == Version::HTTP_11;
+        return if needed { Err(ProxyError::new(ErrorId::BadRequest, "there is no Host")) } else { Ok(()) };
+    };
+    if hosts.next().is_some() {
+        return Err(ProxyError::new(ErrorId::BadRequest, "there is more than one Host"));
+    }
+    let named = host.to_str().ok().map(|host| Target::from_authority(target.scheme, host));
+    match named {
+        Some(Ok(named)) if named == *target => Ok(()),
+        Some(Ok(_)) => Err(mismatch(target)),
+        _ => Err(ProxyError::new(ErrorId::BadRequest, "the Host is malformed")),
+    }
+}
+
+fn mismatch(target: &Target) -> ProxyError {
+    let detail = format!("the request is for {target}, but also names another destination");
+    ProxyError::new(ErrorId::DestinationMismatch, detail)
+}

@@ -1,14 +1,36 @@
 //! What requests see: an immutable set of compiled rules, swapped as a whole on reload.
+//!
+//! [`compile`] turns a configuration into a [`RuleSet`], [`RuleSet::find`] decides which rule a request meets,
+//! [`explain`] says why, [`shadow`] finds rules that can never be met, and [`reload`] with [`watch`] keeps the set that
+//! is in force equal to the files.
+//!
+//! The decision: from the top, the first rule whose conditions hold wins, then its children likewise; the deepest one
+//! decides. A rule whose children all fail decides itself. A rule for which neither it nor an ancestor names a host only
+//! groups its children: it never decides, and it fits only if one of them does.
 
+pub mod compile;
+pub mod explain;
+pub mod host;
+pub mod index;
+pub mod path;
 pub mod pattern;
 pub mod reload;
+pub mod shadow;
+pub mod watch;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
+use index::Index;
+use pattern::{Conditions, Request};
+
 use crate::{
-    auth::AuthScheme,
+    auth::{AuthScheme, SchemeConfig},
     config::{Existing, OnUnavailable, Place, Record},
     target::{Host, Target},
     tls::client::TlsPolicy,
@@ -66,3 +88,148 @@ pub trait NamedAddresses: Send + Sync {
     /// True if some rule could match a request to this host and port, over either scheme.
     fn names_host(&self, host: &Host, port: u16) -> bool;
 }
+
+/// All rules and credentials of one configuration. Immutable; a reload makes another one.
+#[derive(Debug, Default)]
+pub struct RuleSet {
+    top: Level,
+    credentials: BTreeMap<String, Credential>,
+    /// Credentials written inside rules, by the rule's path and their number in its list.
+    inline: HashMap<String, Credential>,
+    policies: HashMap<TlsPolicy, Arc<TlsPolicy>>,
+    facts: Facts,
+}
+
+/// Rules beside each other.
+#[derive(Debug, Default)]
+struct Level {
+    nodes: Vec<Node>,
+    index: Index,
+}
+
+/// A rule with its conditions and children.
+#[derive(Debug)]
+pub struct Node {
+    rule: Arc<Rule>,
+    conditions: Conditions,
+    /// False for a mere group: no host here or above.
+    decides: bool,
+    children: Level,
+}
+
+/// A credential that is in use, with what it was built from.
+#[derive(Clone, Debug)]
+struct Credential {
+    config: SchemeConfig,
+    scheme: Arc<dyn AuthScheme>,
+}
+
+/// What is counted once and asked often.
+#[derive(Debug, Default)]
+struct Facts {
+    addresses: HashSet<IpAddr>,
+    ports: BTreeSet<u16>,
+    loopback: BTreeSet<Host>,
+    hosts: usize,
+    rules: usize,
+}
+
+impl RuleSet {
+    /// The rule that decides about a request.
+    pub fn find(&self, lookup: &Lookup<'_>) -> Option<&Arc<Rule>> {
+        self.top.find(&Request::new(lookup))
+    }
+
+    /// True if some rule could match a request to this host on any port over any scheme: two names of one request that
+    /// disagree are dangerous as soon as this holds for one of them.
+    pub fn names_host_anywhere(&self, host: &Host) -> bool {
+        self.top.index.any_at(host, |_, _| true)
+    }
+
+    /// The ports that rules name, defaults of schemes included.
+    pub fn ports(&self) -> &BTreeSet<u16> {
+        &self.facts.ports
+    }
+
+    /// The rules at the top, in file order; the tree goes on in [`Node::children`].
+    pub fn rules(&self) -> &[Node] {
+        &self.top.nodes
+    }
+
+    /// How many rules there are, children included.
+    pub fn rules_count(&self) -> usize {
+        self.facts.rules
+    }
+
+    /// How many different host patterns they name.
+    pub fn hosts_count(&self) -> usize {
+        self.facts.hosts
+    }
+
+    /// A configured credential by its name.
+    pub fn credential(&self, name: &str) -> Option<Arc<dyn AuthScheme>> {
+        self.credentials.get(name).map(|credential| credential.scheme.clone())
+    }
+
+    /// The names of all configured credentials.
+    pub fn credential_names(&self) -> impl Iterator<Item = &str> {
+        self.credentials.keys().map(String::as_str)
+    }
+
+    /// Loopback hosts that rules name in so many words: clients must not bypass the proxy for these.
+    pub fn named_loopback_hosts(&self) -> &BTreeSet<Host> {
+        &self.facts.loopback
+    }
+}
+
+impl NamedAddresses for RuleSet {
+    fn names_address(&self, ip: IpAddr) -> bool {
+        self.facts.addresses.contains(&ip)
+    }
+
+    fn names_host(&self, host: &Host, port: u16) -> bool {
+        self.top.index.any_at(host, |_, named| named == port)
+    }
+}
+
+impl Level {
+    fn find(&self, request: &Request<'_>) -> Option<&Arc<Rule>> {
+        self.index
+            .candidates(request.lookup.target)
+            .filter_map(|at| self.nodes.get(at))
+            .find_map(|node| node.find(request))
+    }
+}
+
+impl Node {
+    /// The rule.
+    pub fn rule(&self) -> &Arc<Rule> {
+        &self.rule
+    }
+
+    /// Its own conditions.
+    pub fn conditions(&self) -> &Conditions {
+        &self.conditions
+    }
+
+    /// False if it only groups its children.
+    pub fn decides(&self) -> bool {
+        self.decides
+    }
+
+    /// Its children, in file order.
+    pub fn children(&self) -> &[Node] {
+        &self.children.nodes
+    }
+
+    /// The rule that decides below or at this one, whose host is known to fit.
+    fn find(&self, request: &Request<'_>) -> Option<&Arc<Rule>> {
+        if !self.conditions.hold_but_host(request) {
+            return None;
+        }
+        self.children.find(request).or_else(|| self.decides.then_some(&self.rule))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,27 +3,103 @@
 //! A [`Link`] is a leased connection. Links are shared only between requests that agree on everything that may not be
 //! shared: target, hop chain, TLS policy and identity.
 
+pub mod address;
 pub mod body;
-pub mod dial;
-pub mod fetch;
-pub mod pool;
+mod dial;
+mod fetch;
+mod link;
+mod parent;
+mod pool;
+mod settings;
 pub mod tap;
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use body::SendBody;
-use http::{Request, Response, Version};
-use hyper::body::Incoming;
+use arc_swap::ArcSwap;
+use http::Version;
+pub use link::{Link, SendError};
+pub use parent::{came_from_us, pseudonym};
+pub use settings::{ParentProxy, UpstreamSettings};
+use tap::Stream;
 
-use crate::{
-    auth::scheme::{Binding, Hop, LinkState},
-    target::Target,
-    tls::client::TlsPolicy,
-};
+use self::{pool::Pool, settings::Settings};
+use crate::{auth::scheme::Binding, clock::Clock, target::Target, tls::client::TlsPolicy};
+
+/// The way to origins: settings, and connections in use and idle. Cheap to clone.
+#[derive(Clone)]
+pub struct Upstream(Arc<Shared>);
+
+/// What all clones of an [`Upstream`] share.
+struct Shared {
+    settings: ArcSwap<Settings>,
+    pool: Pool,
+    clock: Clock,
+}
+
+impl Upstream {
+    /// With settings that can be replaced later; connects to nobody and reads no file yet.
+    pub fn new(settings: UpstreamSettings, clock: Clock) -> Self {
+        let settings = ArcSwap::from_pointee(Settings::first(settings));
+        Self(Arc::new(Shared { settings, pool: Pool::default(), clock }))
+    }
+
+    /// Puts other settings in force. Idle connections that the new ones might not allow are closed; running exchanges
+    /// end as they began.
+    pub fn set(&self, settings: UpstreamSettings) {
+        let old = self.0.settings.load_full();
+        let new = old.next(settings);
+        let changed = new.epoch != old.epoch;
+        self.0.settings.store(Arc::new(new));
+        if changed {
+            self.0.pool.clear();
+        }
+    }
+
+    /// Leases a connection: a pooled one if it fits, else a new one.
+    pub async fn link(&self, want: Want<'_>) -> Result<Link, LinkError> {
+        let settings = self.0.settings.load_full();
+        pool::lease(&self.0, &settings, &want).await
+    }
+
+    /// Opens a connection for bytes of any kind: TCP, or a tunnel through the parent proxy. `want.tls` and
+    /// `want.binding` play no part; nothing is pooled.
+    pub async fn tunnel(&self, want: Want<'_>) -> Result<Tunnel, LinkError> {
+        let settings = self.0.settings.load_full();
+        let opened = dial::open_tunnel(&self.0, &settings, &want).await?;
+        let info = link::describe(&opened.facts, Version::HTTP_11, Instant::now());
+        Ok(Tunnel { io: opened.io, info })
+    }
+
+    /// Connections that are open and idle, for `status` and tests.
+    pub fn idle_connections(&self) -> usize {
+        self.0.pool.idle_count()
+    }
+
+    /// True if requests to the target go through the parent proxy.
+    pub fn has_parent_for(&self, target: &Target) -> bool {
+        self.0.settings.load().parent_for(target).is_some()
+    }
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upstream").field("idle", &self.idle_connections()).finish_non_exhaustive()
+    }
+}
+
+/// A way for bytes of any kind.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// [`Stream::Tcp`] where the kernel may copy by itself.
+    pub io: Stream,
+    /// What is known of the connection.
+    pub info: LinkInfo,
+}
 
 /// What a connection must be.
 #[derive(Clone, Copy, Debug)]
@@ -130,42 +206,5 @@ pub enum LinkError {
     Auth(#[from] crate::auth::AuthError),
 }
 
-/// A leased connection.
-#[derive(Debug)]
-pub struct Link {}
-
-/// Why a send failed, and the request itself if no byte of it was written.
-#[derive(Debug)]
-pub struct SendError {
-    /// What went wrong.
-    pub error: hyper::Error,
-    /// The request, if it can be sent again as it is.
-    pub unsent: Option<Box<Request<SendBody>>>,
-}
-
-impl Link {
-    /// What is known of the connection.
-    pub fn info(&self) -> &LinkInfo {
-        todo!()
-    }
-
-    /// True if an earlier exchange used it.
-    pub fn is_reused(&self) -> bool {
-        todo!()
-    }
-
-    /// Whom requests on it address: a parent proxy wants absolute form and its own credentials.
-    pub fn hop(&self) -> Hop {
-        todo!()
-    }
-
-    /// Whether an earlier request on it was accepted under its binding.
-    pub fn state(&self) -> LinkState {
-        todo!()
-    }
-
-    /// Sends one request and waits for the head of its answer.
-    pub async fn send(&mut self, _request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,474 @@
-//! (in work)
+//! Connections that are open: idle HTTP/1.1 ones, each for one exchange at a time, and shared HTTP/2 ones.
+//!
+//! A connection is shared only between requests that agree on the whole [`Key`]. The newest idle connection is taken
+//! first, so that the others can grow old and be closed.
+
+use std::{
+    fmt,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use indexmap::{Equivalent, IndexMap};
+use tokio::sync::watch;
+
+use super::{
+    LinkError, Shared, Want,
+    body::SendBody,
+    dial::{self, Opened},
+    link::{Conn, Link, Seat, Sender},
+    settings::Settings,
+    tap::{Stream, Tapped},
+};
+use crate::{
+    target::{Scheme, Target},
+    tls::client::TlsPolicy,
+};
+
+/// hyper refuses smaller read buffers.
+pub(super) const MIN_BUFFER: usize = 8 << 10;
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+const MAX_IDLE_PER_KEY: usize = 64;
+const MAX_IDLE: usize = 1024;
+/// A connection that was just given back may need a moment to notice that its exchange is over.
+const SETTLE: Duration = Duration::from_millis(25);
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 2 << 20;
+const MAX_HEADERS: usize = 256;
+
+/// All open connections.
+#[derive(Default)]
+pub(super) struct Pool {
+    slots: RwLock<IndexMap<Key, Arc<Slot>>>,
+    idle: AtomicUsize,
+    swept: AtomicBool,
+}
+
+/// What requests must agree on to share a connection.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    target: Target,
+    rest: KeyRest,
+}
+
+#[derive(Hash)]
+struct KeyRef<'a> {
+    target: &'a Target,
+    rest: KeyRest,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct KeyRest {
+    /// Parent proxy, roots, denied addresses.
+    epoch: u64,
+    /// Content of the rule's own roots.
+    roots: u64,
+    ca_only: bool,
+    /// 0 for none.
+    binding: u64,
+    /// Opened although `deny_addresses` would have held.
+    named: bool,
+}
+
+impl Equivalent<Key> for KeyRef<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.rest == key.rest && *self.target == key.target
+    }
+}
+
+/// The connections of one key.
+pub(super) struct Slot {
+    pub(super) target: Target,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    idle: Vec<Idle>,
+    common: Vec<Common>,
+    speaks: Speaks,
+    /// Set while somebody opens a connection that others may share.
+    dialling: Option<watch::Receiver<Outcome>>,
+    /// The pool has forgotten this slot; nothing may be given back to it.
+    forgotten: bool,
+}
+
+/// What the origin chose when it was last asked.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Speaks {
+    #[default]
+    Unknown,
+    Http1,
+    Http2,
+}
+
+/// `None` while dialling.
+type Outcome = Option<Result<(), LinkError>>;
+
+struct Idle {
+    sender: http1::SendRequest<SendBody>,
+    conn: Arc<Conn>,
+    since: Instant,
+}
+
+/// An HTTP/2 connection.
+struct Common {
+    sender: http2::SendRequest<SendBody>,
+    conn: Arc<Conn>,
+    /// Requests on it now.
+    seats: Arc<AtomicUsize>,
+    /// Requests that the origin allows at once.
+    most: Arc<AtomicUsize>,
+    used: Instant,
+}
+
+/// What to do for a connection.
+enum Step {
+    Take(Sender, Arc<Conn>),
+    Settle(Idle),
+    Wait(watch::Receiver<Outcome>),
+    Dial(Option<watch::Sender<Outcome>>),
+}
+
+/// Leases a connection.
+pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: &Want<'_>) -> Result<Link, LinkError> {
+    let asked = Instant::now();
+    shared.start_sweeping();
+    let slot = shared.pool.slot(settings, want)?;
+    let http1_only = want.http1_only || want.binding.is_some_and(|binding| binding.http1_only);
+    let link = |sender, conn, reused| Link {
+        sender,
+        conn,
+        slot: slot.clone(),
+        shared: shared.clone(),
+        settings: settings.clone(),
+        reused,
+    };
+    loop {
+        match slot.next_step(&shared.pool, http1_only, want.fresh.then_some(asked), asked) {
+            Step::Take(sender, conn) => return Ok(link(sender, conn, true)),
+            Step::Settle(mut idle) => {
+                let ready = tokio::time::timeout(SETTLE, idle.sender.ready()).await;
+                if matches!(ready, Ok(Ok(()))) {
+                    return Ok(link(Sender::Http1(idle.sender), idle.conn, true));
+                }
+            }
+            Step::Wait(mut outcome) => {
+                let result = match outcome.wait_for(Option::is_some).await {
+                    Ok(outcome) => outcome.clone(),
+                    // Whoever dialled has given up; the next one of us tries.
+                    Err(_) => None,
+                };
+                if let Some(Err(error)) = result {
+                    return Err(error);
+                }
+            }
+            Step::Dial(outcome) => {
+                let turn = Turn { slot: &slot, outcome };
+                // Boxed: most leases take a pooled connection and should not carry the room for this.
+                let result = Box::pin(open(shared, settings, want)).await;
+                let (sender, conn) = turn.finish(result)?;
+                return Ok(link(sender, conn, false));
+            }
+        }
+    }
+}
+
+/// Puts a new connection to the parent proxy in place of one that it has closed.
+pub(super) async fn replace(link: &mut Link) -> Result<(), LinkError> {
+    let want = Want {
+        target: &link.slot.target,
+        binding: None,
+        tls: &TlsPolicy::DEFAULT,
+        http1_only: true,
+        // The address was judged when the link was leased.
+        named: true,
+        fresh: true,
+    };
+    if let Started::Http1(sender, conn) = open(&link.shared, &link.settings, &want).await? {
+        conn.tap.move_from(&link.conn.tap);
+        link.sender = Sender::Http1(sender);
+        link.conn = conn;
+        link.reused = false;
+    }
+    Ok(())
+}
+
+/// An opened connection, its task running.
+enum Started {
+    Http1(http1::SendRequest<SendBody>, Arc<Conn>),
+    Http2(http2::SendRequest<SendBody>, Arc<Conn>, Arc<AtomicUsize>),
+}
+
+async fn open(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -> Result<Started, LinkError> {
+    let opened = dial::open(shared, settings, want).await?;
+    let Opened { io, http2, hop, facts } = opened;
+    let conn = Arc::new(Conn::new(hop, http2, facts));
+    let failed = |error: hyper::Error| LinkError::Connect { target: want.target.host_port(), why: error.to_string() };
+    let head_bytes = settings.limits.head_bytes;
+    if http2 {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(failed)?;
+        let most = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        tokio::spawn(drive(connection, most.clone()));
+        return Ok(Started::Http2(sender, conn, most));
+    }
+    let (sender, connection) = http1::Builder::new()
+        .preserve_header_case(true)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(head_bytes)
+        .max_buf_size(head_bytes.max(MIN_BUFFER))
+        .handshake(TokioIo::new(Tapped::new(io, conn.tap.clone())))
+        .await
+        .map_err(failed)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+    Ok(Started::Http1(sender, conn))
+}
+
+/// Runs an HTTP/2 connection, and keeps an eye on how many requests the origin allows at once.
+async fn drive(connection: Http2Connection, most: Arc<AtomicUsize>) {
+    let mut connection = pin!(connection);
+    let done = std::future::poll_fn(|cx| {
+        let state = connection.as_mut().poll(cx);
+        most.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        state
+    });
+    if let Err(error) = done.await {
+        tracing::debug!(%error, "upstream connection ended");
+    }
+}
+
+type Http2Connection = http2::Connection<TokioIo<Stream>, SendBody, TokioExecutor>;
+
+/// The duty to tell the others how dialling went, also when it is given up.
+struct Turn<'a> {
+    slot: &'a Slot,
+    outcome: Option<watch::Sender<Outcome>>,
+}
+
+impl Turn<'_> {
+    fn finish(mut self, result: Result<Started, LinkError>) -> Result<(Sender, Arc<Conn>), LinkError> {
+        let mut state = self.slot.lock();
+        let outcome = self.outcome.take();
+        if outcome.is_some() {
+            state.dialling = None;
+        }
+        let told = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        let taken = result.map(|started| match started {
+            Started::Http1(sender, conn) => {
+                if outcome.is_some() {
+                    state.speaks = Speaks::Http1;
+                }
+                (Sender::Http1(sender), conn)
+            }
+            Started::Http2(sender, conn, most) => {
+                state.speaks = Speaks::Http2;
+                let common = Common { sender, conn, seats: Arc::default(), most, used: Instant::now() };
+                let taken = common.sit();
+                state.common.push(common);
+                taken
+            }
+        });
+        drop(state);
+        if let Some(outcome) = outcome {
+            outcome.send_replace(Some(told));
+        }
+        taken
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.outcome.take().is_some() {
+            self.slot.lock().dialling = None;
+        }
+    }
+}
+
+impl Common {
+    fn sit(&self) -> (Sender, Arc<Conn>) {
+        self.seats.fetch_add(1, Ordering::Relaxed);
+        let sender = Sender::Http2 { sender: self.sender.clone(), _seat: Seat(self.seats.clone()) };
+        (sender, self.conn.clone())
+    }
+
+    fn has_room(&self) -> bool {
+        self.seats.load(Ordering::Relaxed) < self.most.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// With `fresh`, only connections opened since then will do.
+    fn next_step(&self, pool: &Pool, http1_only: bool, fresh: Option<Instant>, now: Instant) -> Step {
+        let mut state = self.lock();
+        if !http1_only {
+            state.common.retain(|common| !common.sender.is_closed());
+            let young = |common: &Common| fresh.is_none_or(|fresh| common.conn.opened >= fresh);
+            if let Some(common) = state.common.iter_mut().find(|common| common.has_room() && young(common)) {
+                common.used = now;
+                let (sender, conn) = common.sit();
+                return Step::Take(sender, conn);
+            }
+        }
+        if fresh.is_none()
+            && let Some(step) = state.take_idle(pool, now)
+        {
+            return step;
+        }
+        if http1_only || self.target.scheme == Scheme::Http || state.speaks == Speaks::Http1 {
+            return Step::Dial(None);
+        }
+        if let Some(outcome) = &state.dialling {
+            return Step::Wait(outcome.clone());
+        }
+        let (sender, receiver) = watch::channel(None);
+        state.dialling = Some(receiver);
+        Step::Dial(Some(sender))
+    }
+}
+
+impl State {
+    /// The newest idle connection that works.
+    fn take_idle(&mut self, pool: &Pool, now: Instant) -> Option<Step> {
+        let mut unsettled = None;
+        let mut at = self.idle.len();
+        while at > 0 {
+            at -= 1;
+            let idle = &self.idle[at];
+            if idle.sender.is_closed() || now.saturating_duration_since(idle.since) > IDLE_TIMEOUT {
+                self.idle.remove(at);
+                pool.idle.fetch_sub(1, Ordering::Relaxed);
+                unsettled = unsettled.map(|found: usize| found - 1);
+            } else if idle.sender.is_ready() {
+                let idle = self.idle.remove(at);
+                pool.idle.fetch_sub(1, Ordering::Relaxed);
+                return Some(Step::Take(Sender::Http1(idle.sender), idle.conn));
+            } else {
+                unsettled = unsettled.or(Some(at));
+            }
+        }
+        let idle = self.idle.remove(unsettled?);
+        pool.idle.fetch_sub(1, Ordering::Relaxed);
+        Some(Step::Settle(idle))
+    }
+
+    fn sweep(&mut self, now: Instant) -> usize {
+        let before = self.idle.len();
+        let old = |since: Instant| now.saturating_duration_since(since) > IDLE_TIMEOUT;
+        self.idle.retain(|idle| !idle.sender.is_closed() && !old(idle.since));
+        self.common.retain(|common| {
+            !common.sender.is_closed() && (common.seats.load(Ordering::Relaxed) > 0 || !old(common.used))
+        });
+        before - self.idle.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.idle.is_empty() && self.common.is_empty() && self.dialling.is_none()
+    }
+}
+
+impl Pool {
+    fn slot(&self, settings: &Settings, want: &Want<'_>) -> Result<Arc<Slot>, LinkError> {
+        let encrypted = want.target.scheme == Scheme::Https;
+        let roots = if encrypted { settings.tls.generation(want.tls) } else { Ok(0) };
+        let rest = KeyRest {
+            epoch: settings.epoch,
+            roots: roots.map_err(|why| LinkError::Tls { target: want.target.host_port(), why })?,
+            ca_only: encrypted && want.tls.ca_only,
+            binding: want.binding.map_or(0, |binding| binding.id),
+            named: want.named,
+        };
+        let wanted = KeyRef { target: want.target, rest };
+        if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&wanted) {
+            return Ok(slot.clone());
+        }
+        let key = Key { target: want.target.clone(), rest };
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let slot =
+            slots.entry(key).or_insert_with(|| Arc::new(Slot { target: want.target.clone(), state: Mutex::default() }));
+        Ok(slot.clone())
+    }
+
+    /// Keeps a connection whose exchange is over.
+    pub(super) fn put(&self, slot: &Slot, sender: http1::SendRequest<SendBody>, conn: &Arc<Conn>) {
+        if sender.is_closed() || self.idle.load(Ordering::Relaxed) >= MAX_IDLE {
+            return;
+        }
+        let mut state = slot.lock();
+        if state.idle.len() < MAX_IDLE_PER_KEY && !state.forgotten {
+            state.idle.push(Idle { sender, conn: conn.clone(), since: Instant::now() });
+            self.idle.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn idle_count(&self) -> usize {
+        self.idle.load(Ordering::Relaxed)
+    }
+
+    /// Forgets every connection; those in use end with their exchange.
+    pub(super) fn clear(&self) {
+        let slots = std::mem::take(&mut *self.slots.write().unwrap_or_else(PoisonError::into_inner));
+        for slot in slots.into_values() {
+            let mut state = slot.lock();
+            self.idle.fetch_sub(state.idle.len(), Ordering::Relaxed);
+            state.idle.clear();
+            state.common.clear();
+            state.forgotten = true;
+        }
+    }
+
+    /// Closes what has been idle for too long and forgets keys without connections.
+    fn sweep(&self, now: Instant) {
+        let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|_, slot| {
+            let mut state = slot.lock();
+            self.idle.fetch_sub(state.sweep(now), Ordering::Relaxed);
+            // Whoever holds the slot besides us may still give a connection back to it.
+            !(state.is_empty() && Arc::strong_count(slot) == 1)
+        });
+    }
+}
+
+impl Shared {
+    /// Starts the sweeper, once, with the first lease.
+    fn start_sweeping(self: &Arc<Self>) {
+        if self.pool.swept.load(Ordering::Relaxed) || self.pool.swept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let shared: Weak<Self> = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                let Some(shared) = shared.upgrade() else { return };
+                shared.pool.sweep(Instant::now());
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("target", &self.target).finish_non_exhaustive()
+    }
+}

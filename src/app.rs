@@ -1,0 +1,560 @@
+//! Builds every part and joins them: the only file that knows all modules.
+//!
+//! A start loads the configuration, opens the authority, binds both listeners, and from then on hands each connection to
+//! `proxy`. A reload puts other rules and settings in force; a stop lets what runs finish.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use rustls::pki_types::CertificateDer;
+use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    auth::{
+        BuildContext, oauth2::SharedTokens,
+        sources::{SecretStore, Sources as SecretSources},
+    },
+    clock::Clock,
+    config::{Config, Unmatched},
+    console::{record::Console, redact::Redactor, ConsoleOptions},
+    control::{
+        ControlState,
+        run_file::{self, Login, RunFile, RunInfo},
+        server,
+    },
+    loading::{self, Loader, MakeContext, Origin, Ready},
+    paths::DataDir,
+    proxy::{Proxy, Settings, Snapshot, client::Clients, page::Page, serve},
+    rules::{
+        RuleSet,
+        reload::{Reloader, Report, Status},
+        watch::{Mode, Watcher},
+    },
+    secret::Secret,
+    tls::{ca::Authority, client::TlsPolicy, leaf::Leaves},
+    tokens::{key::KeySources, lazy::LazyStores},
+    upstream::{ParentProxy, Upstream, UpstreamSettings, address::NoProxy},
+};
+
+/// What a start is told.
+#[derive(Debug)]
+pub struct Options {
+    /// Where the configuration comes from.
+    pub origin: Origin,
+    /// Where the authority, secrets and tokens are.
+    pub data_dir: DataDir,
+    /// In place of `proxy.listen`.
+    pub listen: Option<SocketAddr>,
+    /// In place of `console.listen`.
+    pub console_listen: Option<SocketAddr>,
+    /// A file for the addresses, as JSON.
+    pub address_file: Option<PathBuf>,
+    /// How exchanges are shown.
+    pub console: ConsoleOptions,
+    /// `--inspect`: as `proxy.unmatched: inspect`.
+    pub inspect: bool,
+    /// Certificate and key of an authority to use in place of our own.
+    pub authority: Option<(PathBuf, PathBuf)>,
+    /// Further roots for all upstreams.
+    pub upstream_ca: Option<PathBuf>,
+    /// A login that is accepted besides `proxy.clients`.
+    pub login: Option<Login>,
+    /// This is the proxy that `env`, `status`, `reload` and `stop` mean.
+    pub main: bool,
+}
+
+/// Why a start failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong; the text is the rendered list of what is.
+    #[error("{0}")]
+    Config(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl StartError {
+    fn failed(what: &str, error: impl std::fmt::Display) -> Self {
+        Self::Failed(format!("{what}: {error}"))
+    }
+}
+
+/// What credentials are built with, given the settings of a configuration. Used by `start` and by the commands that
+/// only look.
+pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDir, clock: Clock) -> MakeContext {
+    let (upstream, redactor, data_dir) = (upstream.clone(), redactor.clone(), data_dir.clone());
+    Box::new(move |config| {
+        let learn = redactor.clone();
+        let keys = KeySources { file: config.tokens.key_file.clone(), keyring: true };
+        let stores = Arc::new(LazyStores::new(data_dir.clone(), keys));
+        let sources = SecretSources::new(config.secrets.ttl, Arc::new(move |secret: &Secret| learn.add(secret)))
+            .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
+        let fetch = Arc::new(upstream.clone());
+        BuildContext { clock: clock.clone(), fetch, sources: Arc::new(sources), tokens: stores, shared: SharedTokens::default() }
+    })
+}
+
+/// Starts a proxy. It serves from the moment this returns.
+///
+/// # Errors
+/// A wrong configuration, an unusable data folder, or an address that cannot be had.
+pub async fn start(options: Options) -> Result<Running, StartError> {
+    let begun = SystemTime::now();
+    let redactor = Redactor::default();
+    let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
+    let make_context = build_context(&upstream, &redactor, &options.data_dir, Clock::system());
+    let loader = Loader::new(options.origin.clone(), make_context, options.console.color);
+    let ready = first_load(&loader, options.console.color).await?;
+    let authority = open_authority(&options).await?;
+    let sockets = Sockets::bind(&options, &ready.loaded.config).await?;
+    let base = Base::new(&options, &authority, &sockets)?;
+    let core = Core::new(Parts { begun, redactor, upstream, loader, ready, authority, base }, options.console)?;
+    let (run_file, token) = core.announce_addresses(&options.data_dir, options.main)?;
+    core.serve(sockets, token);
+    if let Some(path) = &options.address_file {
+        write_addresses(path, core.base.proxy_address, core.base.console_address)
+            .map_err(|error| StartError::failed(&format!("cannot write {}", path.display()), error))?;
+    }
+    Ok(Running { core, _run_file: run_file })
+}
+
+async fn first_load(loader: &Loader, color: bool) -> Result<Ready, StartError> {
+    let loader = loader.clone();
+    let loaded = blocking(move || loader.load(None)).await?;
+    loaded.map_err(|errors| StartError::Config(errors.render(color)))
+}
+
+async fn open_authority(options: &Options) -> Result<Arc<Authority>, StartError> {
+    options.data_dir.prepare().map_err(|error| StartError::Failed(error.to_string()))?;
+    let (dir, files) = (options.data_dir.clone(), options.authority.clone());
+    let opened = blocking(move || match files {
+        Some((certificate, key)) => Authority::open_files(&certificate, &key),
+        None => Authority::open(dir.path()),
+    });
+    opened.await?.map(Arc::new).map_err(|error| StartError::Failed(error.to_string()))
+}
+
+/// Runs work that blocks on a thread that may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| StartError::failed("a part of the start broke off", error))
+}
+
+/// The two listeners.
+struct Sockets {
+    proxy: TcpListener,
+    console: TcpListener,
+}
+
+impl Sockets {
+    async fn bind(options: &Options, config: &Config) -> Result<Self, StartError> {
+        let listen = options.listen.unwrap_or(config.proxy.listen);
+        if !listen.ip().is_loopback() && config.proxy.clients.is_empty() {
+            return Err(StartError::Config(format!(
+                "error: the proxy would listen on {listen}, beyond this machine, and `proxy.clients` names nobody who may \
+                 use it; add clients, or listen on 127.0.0.1"
+            )));
+        }
+        let proxy = bind(listen, "proxy", "--listen").await?;
+        let console = bind(options.console_listen.unwrap_or(config.console.listen), "console", "--console").await?;
+        Ok(Self { proxy, console })
+    }
+}
+
+async fn bind(address: SocketAddr, what: &str, flag: &str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        StartError::Failed(format!(
+            "the {what} cannot listen on {address}: {error}; choose another address with `{flag}`, where port 0 is any \
+             free port"
+        ))
+    })
+}
+
+/// What flags and sockets fix for the whole run.
+#[derive(Debug)]
+struct Base {
+    inspect: bool,
+    upstream_ca: Option<PathBuf>,
+    login: Login,
+    own_ca: CertificateDer<'static>,
+    proxy_address: SocketAddr,
+    console_address: SocketAddr,
+}
+
+impl Base {
+    fn new(options: &Options, authority: &Authority, sockets: &Sockets) -> Result<Self, StartError> {
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|error| StartError::failed("a listener has no address", error))
+        };
+        let login = match &options.login {
+            Some(login) => login.clone(),
+            None => Login::random("countersign").map_err(|error| StartError::failed("no random login", error))?,
+        };
+        Ok(Self {
+            inspect: options.inspect,
+            upstream_ca: options.upstream_ca.clone(),
+            login,
+            own_ca: authority.certificate_der().clone(),
+            proxy_address: address(&sockets.proxy)?,
+            console_address: address(&sockets.console)?,
+        })
+    }
+
+    /// What requests see from now on.
+    fn snapshot(&self, rules: Arc<RuleSet>, config: &Config, clients: Vec<(Arc<str>, Secret)>) -> Snapshot {
+        let mut known = clients;
+        known.push((self.login.user.as_str().into(), self.login.password.clone()));
+        let unmatched = if self.inspect { Unmatched::Inspect } else { config.proxy.unmatched };
+        let settings = Settings {
+            unmatched,
+            connect_ports: config.proxy.connect_ports.clone(),
+            limits: config.proxy.limits.clone(),
+            clients: Clients::new(known),
+            on_loopback: self.proxy_address.ip().is_loopback(),
+        };
+        Snapshot { rules, settings }
+    }
+
+    /// How origins are reached from now on.
+    fn upstream(&self, loader: &Loader, config: &Config, rules: &RuleSet) -> Result<UpstreamSettings, Vec<String>> {
+        let auth = loader.parent_auth(config, rules)?;
+        let parent = match &config.proxy.upstream {
+            None => None,
+            Some(parent) => Some(ParentProxy {
+                kind: parent.kind,
+                host: parent.host.clone(),
+                port: parent.port,
+                socks_login: None,
+                auth,
+                no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
+            }),
+        };
+        Ok(UpstreamSettings {
+            parent,
+            deny_addresses: config.proxy.deny_addresses.clone(),
+            own_listeners: vec![self.proxy_address, self.console_address],
+            limits: config.proxy.limits.clone(),
+            roots: config.proxy.roots,
+            extra_ca: self.upstream_ca.clone(),
+            own_ca: Some(self.own_ca.clone()),
+        })
+    }
+}
+
+/// What a [`Core`] is made of.
+struct Parts {
+    begun: SystemTime,
+    redactor: Redactor,
+    upstream: Upstream,
+    loader: Loader,
+    ready: Ready,
+    authority: Arc<Authority>,
+    base: Base,
+}
+
+/// What reloads and the control interface work on.
+#[derive(Debug)]
+struct Core {
+    proxy: Arc<Proxy>,
+    loader: Loader,
+    base: Base,
+    begun: SystemTime,
+    redactor: Redactor,
+    /// The configuration of the start, for what only a restart changes.
+    first: Arc<Config>,
+    is_ready: AtomicBool,
+    stopping: CancellationToken,
+    reloader: Arc<Reloader>,
+    watcher: OnceLock<Watcher>,
+    ca_pem: String,
+}
+
+impl Core {
+    fn new(parts: Parts, mut options: ConsoleOptions) -> Result<Arc<Self>, StartError> {
+        let Parts { begun, redactor, upstream, loader, ready, authority, base } = parts;
+        let config = &ready.loaded.config;
+        redactor.set_names(&config.redact);
+        options.redactor = redactor.clone();
+        options.body_limit = config.console.body_limit;
+        options.environment = config.environment.clone();
+        let console = Console::new(options).map_err(|error| StartError::failed("the console does not start", error))?;
+        let settings = base.upstream(&loader, config, &ready.rules).map_err(|errors| config_errors(&errors))?;
+        upstream.set(settings);
+        loader.keep_passwords(ready.clients.clone());
+        let follow = Follow(Arc::default());
+        let first = loading::watched(ready.loaded, ready.rules);
+        let reloader = Reloader::new(first, begun, loader.clone(), follow.clone());
+        let (rules, config) = (reloader.store().load_full(), reloader.store().config());
+        let ca_pem = authority.certificate_pem().to_owned();
+        let proxy = Arc::new(Proxy {
+            current: ArcSwap::from_pointee(base.snapshot(rules, &config, ready.clients)),
+            upstream,
+            leaves: Leaves::new(authority).map_err(|error| StartError::Failed(error.to_string()))?,
+            console,
+            clock: Clock::system(),
+            default_tls: Arc::new(TlsPolicy { extra_ca: None, ca_only: false }),
+            page: Page { ca_pem: ca_pem.clone(), proxy: base.proxy_address.to_string() },
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        });
+        if let Some(context) = loader.context() {
+            let current = Arc::downgrade(&proxy);
+            let lookup = move |name: &str| current.upgrade()?.snapshot().rules.credential(name);
+            context.sources.bind_credentials(Arc::new(lookup));
+        }
+        let core = Arc::new(Self {
+            proxy,
+            loader,
+            base,
+            begun,
+            redactor,
+            first: config,
+            is_ready: AtomicBool::new(false),
+            stopping: CancellationToken::new(),
+            reloader,
+            watcher: OnceLock::new(),
+            ca_pem,
+        });
+        let _ = follow.0.set(Arc::downgrade(&core));
+        core.watch()?;
+        Ok(core)
+    }
+
+    /// Follows the files from now on.
+    fn watch(&self) -> Result<(), StartError> {
+        if self.loader.has_files() {
+            let watcher = self
+                .reloader
+                .watch(Mode::Events)
+                .map_err(|error| StartError::failed("the configuration cannot be watched", error))?;
+            let _ = self.watcher.set(watcher);
+        }
+        Ok(())
+    }
+
+    fn config(&self) -> Arc<Config> {
+        self.reloader.store().config()
+    }
+
+    /// The run file by which the other commands find this proxy, and the token of its control interface.
+    fn announce_addresses(&self, dir: &DataDir, main: bool) -> Result<(Option<RunFile>, Secret), StartError> {
+        let token = run_file::random_secret().map_err(|error| StartError::failed("no random token", error))?;
+        if !main {
+            return Ok((None, token));
+        }
+        let rules = &self.proxy.snapshot().rules;
+        let info = RunInfo {
+            pid: std::process::id(),
+            proxy: self.base.proxy_address.to_string(),
+            console: self.base.console_address.to_string(),
+            token: token.clone(),
+            login: Some(self.base.login.clone()),
+            config: self.config().files.first().cloned(),
+            rule_hosts: rules.named_loopback_hosts().iter().map(ToString::to_string).collect(),
+            secret_variables: self.loader.secret_variables(),
+            ca_pem: self.ca_pem.clone(),
+            started: rfc3339(self.begun),
+        };
+        let written = RunFile::write(dir, &info).map_err(|error| StartError::Failed(error.to_string()))?;
+        Ok((Some(written), token))
+    }
+
+    fn serve(self: &Arc<Self>, sockets: Sockets, token: Secret) {
+        let state = Arc::clone(self) as Arc<dyn ControlState>;
+        tokio::spawn(server::router(state, token, self.base.console_address).serve(sockets.console));
+        tokio::spawn(serve::accept(Arc::clone(&self.proxy), sockets.proxy));
+        self.is_ready.store(true, Ordering::Release);
+    }
+}
+
+fn config_errors(errors: &[String]) -> StartError {
+    StartError::Config(errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))
+}
+
+/// Puts what was reloaded in force.
+#[derive(Clone)]
+struct Follow(Arc<OnceLock<Weak<Core>>>);
+
+impl Follow {
+    fn core(&self) -> Option<Arc<Core>> {
+        self.0.get()?.upgrade()
+    }
+}
+
+impl Report for Follow {
+    fn reloaded(&self, rules: &Arc<RuleSet>, config: &Arc<Config>, status: &Status, news: bool) {
+        let Some(core) = self.core() else { return };
+        let proxy = &core.proxy;
+        match core.base.upstream(&core.loader, config, rules) {
+            Ok(settings) => proxy.upstream.set(settings),
+            Err(errors) => return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; "))),
+        }
+        core.redactor.set_names(&config.redact);
+        proxy.current.store(Arc::new(core.base.snapshot(Arc::clone(rules), config, core.loader.passwords())));
+        if let Some(note) = needs_restart(&core.first, config) {
+            proxy.console.announce(&note);
+        }
+        if news {
+            let (rules, hosts) = (rules.rules_count(), rules.hosts_count());
+            let generation = status.generation;
+            proxy.console.announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
+        }
+    }
+
+    fn refused(&self, message: &str, _status: &Status) {
+        let Some(core) = self.core() else { return };
+        core.proxy.console.announce(&format!("configuration refused, the old rules stay in force:\n{message}"));
+    }
+}
+
+/// What changed in the files and is fixed for the run.
+fn needs_restart(first: &Config, now: &Config) -> Option<String> {
+    let fixed = [
+        ("proxy.listen", first.proxy.listen != now.proxy.listen),
+        ("proxy.limits.connections", first.proxy.limits.connections != now.proxy.limits.connections),
+        ("console", first.console != now.console),
+        ("tokens", first.tokens != now.tokens),
+        ("secrets.ttl", first.secrets != now.secrets),
+    ];
+    let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
+    (!changed.is_empty()).then(|| format!("restart to put this in force too: {}", changed.join(", ")))
+}
+
+impl ControlState for Core {
+    fn status(&self) -> serde_json::Value {
+        let snapshot = self.proxy.snapshot();
+        let config = self.config();
+        let reload = self.reloader.store().status();
+        let counts = self.proxy.console.counts();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "started": rfc3339(self.begun),
+            "proxy": self.base.proxy_address.to_string(),
+            "console": self.base.console_address.to_string(),
+            "files": config.files,
+            "environment": config.environment,
+            "rules": snapshot.rules.rules_count(),
+            "hosts": snapshot.rules.hosts_count(),
+            "generation": reload.generation,
+            "in_force_since": rfc3339(reload.since),
+            "reload_error": reload.failure.map(|failure| failure.message),
+            "connections": self.proxy.tasks.len(),
+            "idle_upstream_connections": self.proxy.upstream.idle_connections(),
+            "exchanges": {
+                "total": counts.exchanges,
+                "answered": counts.answered,
+                "refused": counts.refused,
+                "broken": counts.broken,
+                "tunnels": counts.tunnels,
+                "token_requests": counts.token_requests,
+                "not_shown": counts.not_shown,
+            },
+        })
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Acquire)
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
+        let reloader = Arc::clone(&self.reloader);
+        Box::pin(async move {
+            let status = tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
+            match status.failure {
+                Some(failure) => Err(failure.message),
+                None => Ok(format!("generation {} is in force", status.generation)),
+            }
+        })
+    }
+
+    fn stop(&self) {
+        self.stopping.cancel();
+    }
+}
+
+/// A proxy that runs.
+#[derive(Debug)]
+pub struct Running {
+    core: Arc<Core>,
+    _run_file: Option<RunFile>,
+}
+
+impl Running {
+    /// Where the proxy listens.
+    pub fn proxy_address(&self) -> SocketAddr {
+        self.core.base.proxy_address
+    }
+
+    /// Where the console and the control interface listen.
+    pub fn console_address(&self) -> SocketAddr {
+        self.core.base.console_address
+    }
+
+    /// The login for proxy URLs.
+    pub fn login(&self) -> &Login {
+        &self.core.base.login
+    }
+
+    /// Our certificate in PEM.
+    pub fn ca_pem(&self) -> &str {
+        &self.core.ca_pem
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        self.core.config()
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<RuleSet> {
+        Arc::clone(&self.core.proxy.snapshot().rules)
+    }
+
+    /// Where exchanges are shown.
+    pub fn console(&self) -> &Console {
+        &self.core.proxy.console
+    }
+
+    /// Resolves when the control interface has asked to stop.
+    pub async fn asked_to_stop(&self) {
+        self.core.stopping.cancelled().await;
+    }
+
+    /// Takes no new request, lets running ones finish for at most `proxy.grace`, and returns whether all did.
+    pub async fn stop(&self) -> bool {
+        let proxy = &self.core.proxy;
+        proxy.closing.cancel();
+        proxy.tasks.close();
+        let grace = self.core.config().proxy.grace;
+        let finished = tokio::time::timeout(grace, proxy.tasks.wait()).await.is_ok();
+        let console = proxy.console.clone();
+        let _ = tokio::task::spawn_blocking(move || console.flush(Duration::from_secs(2))).await;
+        finished
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
+}
+
+/// The addresses as JSON, whole or not at all: whoever waits for the file never reads half of it.
+fn write_addresses(path: &Path, proxy: SocketAddr, console: SocketAddr) -> io::Result<()> {
+    let text = json!({ "proxy": proxy.to_string(), "console": console.to_string() }).to_string();
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, text)?;
+    std::fs::rename(&partial, path)
+}

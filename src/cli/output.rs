@@ -1,0 +1,69 @@
+//! Data goes to standard output, everything else to standard error.
+
+use std::io::{self, Write};
+
+use anstream::{AutoStream, ColorChoice};
+
+use super::{Failure, args::Color};
+
+/// Makes the choice of colour hold for the whole process.
+pub fn choose_color(color: Color) {
+    match color {
+        Color::Auto => {}
+        Color::Always => ColorChoice::Always.write_global(),
+        Color::Never => ColorChoice::Never.write_global(),
+    }
+}
+
+/// True if what goes to standard error may be coloured.
+pub fn color_on_stderr() -> bool {
+    AutoStream::choice(&io::stderr()) != ColorChoice::Never
+}
+
+/// Prints data. A reader that has seen enough (`| head`) is no failure.
+pub fn data(text: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let mut out = AutoStream::auto(io::stdout().lock());
+    done(out.write_all(text.as_ref()).and_then(|()| out.flush()))
+}
+
+/// Prints bytes as they are.
+pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    done(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// Prints one JSON value.
+pub fn json(value: &serde_json::Value) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::failed(error.to_string()))?;
+    data(text + "\n")
+}
+
+/// Says something to the person; nothing is said of an empty text.
+pub fn say(text: impl AsRef<str>) {
+    if text.as_ref().is_empty() {
+        return;
+    }
+    let mut err = AutoStream::auto(io::stderr().lock());
+    let _ = writeln!(err, "{}", text.as_ref());
+}
+
+/// Control characters made visible, for text that others wrote.
+pub fn inert(text: &str) -> String {
+    text.chars()
+        .flat_map(|char| {
+            let plain = !char.is_control() && !matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            let escaped: Box<dyn Iterator<Item = char>> =
+                if plain { Box::new(std::iter::once(char)) } else { Box::new(char.escape_unicode()) };
+            escaped
+        })
+        .collect()
+}
+
+fn done(result: io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

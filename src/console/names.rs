@@ -1,0 +1,358 @@
+//! Masking by name: values of fields, parameters and members that hold secrets even if nobody told us the value.
+
+use std::{borrow::Cow, collections::HashSet, ops::Range, sync::Arc};
+
+use http::HeaderValue;
+
+use super::redact::{Redactor, Span, into_text, mask, replace};
+use crate::{auth::scheme::Slot, config::RedactConfig};
+
+/// The names whose values are masked. Compared without case, `-` and `_`: `accessToken` is `access_token`.
+#[derive(Debug)]
+pub(super) struct Names {
+    headers: HashSet<String>,
+    query: HashSet<String>,
+    json: HashSet<String>,
+}
+
+/// What a body is, as far as masking and showing are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyKind {
+    /// JSON, also several documents, also inside an event stream.
+    Json,
+    /// `application/x-www-form-urlencoded`
+    Form,
+    /// Other text.
+    Text,
+    /// Anything else.
+    Binary,
+}
+
+const HEADERS: &[&str] = &[
+    "x-api-key",
+    "api-key",
+    "apikey",
+    "x-auth-token",
+    "x-access-token",
+    "x-amz-security-token",
+    "x-goog-api-key",
+    "x-goog-iam-authorization-token",
+    "private-token",
+    "x-gitlab-token",
+    "job-token",
+    "x-vault-token",
+    "x-csrf-token",
+    "x-xsrf-token",
+    "dpop",
+    "password",
+    "token",
+    "access-token",
+    "refresh-token",
+    "id-token",
+    "client-secret",
+    "x-ms-token-aad-access-token",
+    "x-ms-encryption-key",
+];
+const SECRETS: &[&str] = &[
+    "password",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "secret",
+    "token",
+    "access_token",
+    "refresh_token",
+    "id_token",
+    "session_token",
+    "auth_token",
+    "client_secret",
+    "client_assertion",
+    "assertion",
+    "subject_token",
+    "actor_token",
+    "device_code",
+    "code_verifier",
+    "private_key",
+    "api_key",
+    "secret_access_key",
+    "x-amz-security-token",
+    "oauth_token_secret",
+];
+/// Only in queries and forms: `code` is a common and harmless member of JSON answers.
+const QUERY: &[&str] = &[
+    "code",
+    "sig",
+    "signature",
+    "x-amz-signature",
+    "x-goog-signature",
+    "oauth_signature",
+    "oauth_token",
+    "oauth_verifier",
+    "dpop",
+];
+const URL_HEADERS: &[&str] = &["location", "content-location", "referer", "refresh", "link", "origin"];
+/// `Authorization` schemes written as parameters.
+const PARAMETER_SCHEMES: &[&str] = &["digest", "hawk", "oauth", "signature", "mac"];
+const PARAMETER_SCHEME_PREFIXES: &[&str] = &["aws4-", "eg1-", "hmac"];
+/// Parameters of such schemes that are no secrets. All others are masked.
+const OPEN_PARAMETERS: &[&str] = &[
+    "username",
+    "realm",
+    "nonce",
+    "uri",
+    "qop",
+    "nc",
+    "cnonce",
+    "algorithm",
+    "opaque",
+    "userhash",
+    "charset",
+    "credential",
+    "signedheaders",
+    "id",
+    "ts",
+    "timestamp",
+    "ext",
+    "hash",
+    "headers",
+    "created",
+    "expires",
+    "keyid",
+    "oauthconsumerkey",
+    "oauthnonce",
+    "oauthtimestamp",
+    "oauthversion",
+    "oauthsignaturemethod",
+    "oauthcallback",
+];
+
+fn normal(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+impl Names {
+    pub(super) fn new(config: &RedactConfig) -> Self {
+        let set = |lists: &[&[&str]], own: &[String]| {
+            let built_in = lists.iter().flat_map(|list| list.iter().map(|name| normal(name)));
+            built_in.chain(own.iter().map(|name| normal(name))).collect()
+        };
+        Self {
+            headers: set(&[HEADERS], &config.headers),
+            query: set(&[SECRETS, QUERY], &config.query),
+            json: set(&[SECRETS], &config.json),
+        }
+    }
+}
+
+impl Redactor {
+    /// The value of a header field as it may be shown. An `Authorization` keeps its scheme.
+    pub fn mask_header<'v>(&self, name: &str, value: &'v [u8]) -> Cow<'v, [u8]> {
+        let mut spans = self.value_spans(value, false);
+        spans.extend(self.header_spans(name, value));
+        replace(value, spans)
+    }
+
+    /// A header field as it may be shown: a value marked sensitive is masked whatever its name.
+    pub(super) fn mask_field<'v>(&self, name: &str, value: &'v HeaderValue) -> Cow<'v, [u8]> {
+        let spans = self.header_spans(name, value.as_bytes());
+        if value.is_sensitive() && spans.is_empty() && !self.reveals() {
+            return Cow::Owned(mask(&String::from_utf8_lossy(value.as_bytes())).into_bytes());
+        }
+        self.mask_header(name, value.as_bytes())
+    }
+
+    /// A URL or a request-target as it may be shown.
+    pub fn mask_url<'u>(&self, url: &'u str) -> Cow<'u, str> {
+        self.mask_sent_url(url, &[])
+    }
+
+    /// The same for a request-target that left, with the places that were filled.
+    pub(super) fn mask_sent_url<'u>(&self, url: &'u str, injected: &[Slot]) -> Cow<'u, str> {
+        let bytes = url.as_bytes();
+        let mut spans = self.value_spans(bytes, false);
+        spans.extend(self.url_spans(bytes, injected));
+        match replace(bytes, spans) {
+            Cow::Borrowed(_) => Cow::Borrowed(url),
+            Cow::Owned(bytes) => Cow::Owned(into_text(bytes)),
+        }
+    }
+
+    /// A decoded body as it may be shown. `cut` says that its end is missing.
+    pub(super) fn mask_body<'b>(&self, kind: BodyKind, body: &'b [u8], cut: bool) -> Cow<'b, [u8]> {
+        let mut spans = self.value_spans(body, cut);
+        spans.extend(self.body_spans(kind, body));
+        replace(body, spans)
+    }
+
+    pub(super) fn body_spans(&self, kind: BodyKind, body: &[u8]) -> Vec<Span> {
+        match kind {
+            _ if self.reveals() => Vec::new(),
+            BodyKind::Json | BodyKind::Text => self.json_spans(body),
+            BodyKind::Form => self.pair_spans(body, 0, &[]),
+            BodyKind::Binary => Vec::new(),
+        }
+    }
+
+    pub(super) fn header_spans(&self, name: &str, value: &[u8]) -> Vec<Span> {
+        let lower = name.to_ascii_lowercase();
+        match lower.as_str() {
+            _ if self.reveals() => Vec::new(),
+            "authorization" | "proxy-authorization" => authorization_spans(value),
+            "cookie" => value_of_pairs(value, b';', usize::MAX),
+            "set-cookie" => value_of_pairs(value, b';', 1),
+            name if URL_HEADERS.contains(&name) => self.url_spans(value, &[]),
+            name if self.names().headers.contains(&normal(name)) => vec![masked(value, 0..value.len())],
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn url_spans(&self, url: &[u8], injected: &[Slot]) -> Vec<Span> {
+        if self.reveals() {
+            return Vec::new();
+        }
+        let mut spans = Vec::new();
+        if let Some(start) = memchr::memmem::find(url, b"://").map(|at| at + 3) {
+            let authority_end = url[start..].iter().position(|b| matches!(b, b'/' | b'?' | b'#'));
+            let authority = &url[start..authority_end.map_or(url.len(), |end| start + end)];
+            if let Some(at) = memchr::memrchr(b'@', authority) {
+                spans.push((start..start + at, Arc::from("***")));
+            }
+        }
+        if let Some(start) = url.iter().position(|byte| matches!(byte, b'?' | b'#')) {
+            spans.extend(self.pair_spans(&url[start + 1..], start + 1, injected));
+        }
+        spans
+    }
+
+    /// `name=value` pairs of a query, a fragment or a form.
+    fn pair_spans(&self, text: &[u8], offset: usize, injected: &[Slot]) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for range in pieces(text, false, |byte| matches!(byte, b'&' | b'?' | b'#' | b'\n')) {
+            let piece = &text[range.clone()];
+            let Some(equals) = memchr::memchr(b'=', piece) else { continue };
+            let name = percent_encoding::percent_decode(&piece[..equals]).decode_utf8_lossy();
+            let is_ours = injected.iter().any(|slot| matches!(slot, Slot::Query(query) if *query == name));
+            if is_ours || self.names().query.contains(&normal(name.trim())) {
+                let (inner, mask) = masked(text, range.start + equals + 1..range.end);
+                spans.push((inner.start + offset..inner.end + offset, mask));
+            }
+        }
+        spans
+    }
+
+    /// Members of JSON objects at any depth. Works on broken and cut JSON too.
+    fn json_spans(&self, text: &[u8]) -> Vec<Span> {
+        let mut spans = Vec::new();
+        let mut at = 0;
+        while let Some(quote) = memchr::memchr(b'"', &text[at.min(text.len())..]).map(|found| at + found) {
+            let end = string_end(text, quote);
+            at = end + 1;
+            let Some(value) = member_value(text, at) else { continue };
+            let name = String::from_utf8_lossy(&text[quote + 1..end.min(text.len())]);
+            if !self.names().json.contains(&normal(&name)) {
+                continue;
+            }
+            match text.get(value) {
+                Some(b'"') => {
+                    let end = string_end(text, value).min(text.len());
+                    spans.push(masked(text, value + 1..end));
+                    at = end + 1;
+                }
+                Some(b'0'..=b'9' | b'-') => {
+                    let length = text[value..].iter().take_while(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b));
+                    spans.push((value..value + length.count(), Arc::from("***")));
+                }
+                _ => {}
+            }
+        }
+        spans
+    }
+}
+
+/// The closing quote of the string that opens at `quote`, or the end of the text.
+fn string_end(text: &[u8], quote: usize) -> usize {
+    let mut at = quote + 1;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => return at,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+/// Where the value of a member begins if a colon follows.
+fn member_value(text: &[u8], from: usize) -> Option<usize> {
+    let skip_space = |from: usize| {
+        let rest = text.get(from..)?;
+        Some(from + rest.iter().position(|byte| !byte.is_ascii_whitespace())?)
+    };
+    let colon = skip_space(from)?;
+    if text.get(colon) == Some(&b':') { skip_space(colon + 1) } else { None }
+}
+
+fn masked(text: &[u8], range: Range<usize>) -> Span {
+    let mask = mask(&String::from_utf8_lossy(&text[range.clone()]));
+    (range, mask.into())
+}
+
+/// The ranges between separators; with `quotes`, those within quotation marks do not separate.
+fn pieces(text: &[u8], quotes: bool, is_separator: impl Fn(u8) -> bool) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut quoted) = (0, false);
+    for (at, byte) in text.iter().enumerate() {
+        quoted ^= quotes && *byte == b'"';
+        if is_separator(*byte) && !quoted {
+            ranges.push(start..at);
+            start = at + 1;
+        }
+    }
+    ranges.push(start..text.len());
+    ranges
+}
+
+/// The values of the first `count` pairs.
+fn value_of_pairs(text: &[u8], separator: u8, count: usize) -> Vec<Span> {
+    let value = |range: Range<usize>| match memchr::memchr(b'=', &text[range.clone()]) {
+        Some(equals) => range.start + equals + 1..range.end,
+        None => range,
+    };
+    pieces(text, true, |byte| byte == separator)
+        .into_iter()
+        .take(count)
+        .map(|range| (value(range), "***".into()))
+        .collect()
+}
+
+fn authorization_spans(value: &[u8]) -> Vec<Span> {
+    let Some(space) = memchr::memchr(b' ', value) else { return vec![masked(value, 0..value.len())] };
+    let scheme = String::from_utf8_lossy(&value[..space]).to_ascii_lowercase();
+    let has_parameters = PARAMETER_SCHEMES.contains(&scheme.as_str())
+        || PARAMETER_SCHEME_PREFIXES.iter().any(|prefix| scheme.starts_with(prefix));
+    let is_balanced = memchr::memchr_iter(b'"', value).count().is_multiple_of(2);
+    if has_parameters && is_balanced {
+        return parameter_spans(value, space + 1);
+    }
+    let rest = space + 1..value.len();
+    // The ends of a Basic value hold characters of user name and password.
+    if scheme == "basic" { vec![(rest, "***".into())] } else { vec![masked(value, rest)] }
+}
+
+fn parameter_spans(value: &[u8], from: usize) -> Vec<Span> {
+    let mut spans = Vec::new();
+    let mut open = false;
+    for range in pieces(&value[from..], true, |byte| matches!(byte, b',' | b';')) {
+        let range = range.start + from..range.end + from;
+        let mut inner = range.clone();
+        if let Some(equals) = memchr::memchr(b'=', &value[range.clone()]) {
+            let name = normal(String::from_utf8_lossy(&value[range.start..range.start + equals]).trim());
+            open = OPEN_PARAMETERS.contains(&name.as_str());
+            inner.start += equals + 1;
+        }
+        if !open {
+            spans.push((inner, Arc::from("***")));
+        }
+    }
+    spans
+}

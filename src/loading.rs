@@ -1,0 +1,238 @@
+//! From files to rules in force: reads the configuration, builds its credentials, compiles its rules. Used at the start,
+//! at every reload, and by the commands that look at a configuration without running it.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use tokio::runtime::Handle;
+
+use crate::{
+    auth::{AuthScheme, BuildContext, SchemeConfig, list},
+    config::{
+        AuthRef, Config, Place,
+        diagnostics::{Diagnostic, Diagnostics},
+        load::{self, Sources},
+        text::{Reference, Text},
+        yaml::Node,
+    },
+    rules::{RuleSet, compile::SchemeBuilder, reload},
+    secret::Secret,
+};
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Files, as the user names or the program finds them.
+    Files(Sources),
+    /// A text of our own, under a name for messages.
+    Text(String, String),
+}
+
+/// Loads configurations. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Loader(Arc<Shared>);
+
+/// Makes what credentials are built with, given the settings of the first load.
+pub type MakeContext = Box<dyn Fn(&Config) -> BuildContext + Send + Sync>;
+
+struct Shared {
+    origin: Origin,
+    make_context: MakeContext,
+    context: OnceLock<BuildContext>,
+    runtime: Handle,
+    color: bool,
+    passwords: Mutex<Vec<(Arc<str>, Secret)>>,
+    variables: Mutex<Vec<String>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loader").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// A configuration with everything made from it.
+#[derive(Debug)]
+pub struct Ready {
+    /// As read.
+    pub loaded: load::Loaded,
+    /// As requests see it.
+    pub rules: RuleSet,
+    /// `proxy.clients` with their passwords read.
+    pub clients: Vec<(Arc<str>, Secret)>,
+}
+
+impl Loader {
+    /// A loader whose credentials are built with what `make_context` gives. `color` is for the text of errors.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(origin: Origin, make_context: MakeContext, color: bool) -> Self {
+        let (runtime, context) = (Handle::current(), OnceLock::new());
+        let (passwords, variables) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { origin, make_context, context, runtime, color, passwords, variables }))
+    }
+
+    /// True if there are files that may change.
+    pub fn has_files(&self) -> bool {
+        matches!(self.0.origin, Origin::Files(_))
+    }
+
+    /// What credentials are built with, once something was loaded.
+    pub fn context(&self) -> Option<&BuildContext> {
+        self.0.context.get()
+    }
+
+    fn built_with(&self) -> Result<&BuildContext, String> {
+        self.context().ok_or_else(|| "nothing has been loaded yet".to_owned())
+    }
+
+    /// Reads and compiles. Shares with `previous` what did not change. Blocks; not for the runtime's own threads.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once.
+    pub fn load(&self, previous: Option<&RuleSet>) -> Result<Ready, Diagnostics> {
+        let loaded = match &self.0.origin {
+            Origin::Files(sources) => load::load(sources)?,
+            Origin::Text(name, text) => load::load_text(name, text)?,
+        };
+        *lock(&self.0.variables) = environment_variables(&loaded.tree);
+        self.0.context.get_or_init(|| (self.0.make_context)(&loaded.config));
+        let compiled = RuleSet::compile(&loaded.config, previous, self);
+        let clients = self.clients(&loaded.config);
+        match (compiled, clients) {
+            (Ok(rules), Ok(clients)) => Ok(Ready { loaded, rules, clients }),
+            (compiled, clients) => {
+                let mut all = compiled.err().map(|errors| errors.list).unwrap_or_default();
+                all.extend(clients.err().unwrap_or_default());
+                Err(loaded.diagnostics(all))
+            }
+        }
+    }
+
+    /// The passwords of `proxy.clients`. They are needed at once, so an unset one is an error now.
+    fn clients(&self, config: &Config) -> Result<Vec<(Arc<str>, Secret)>, Vec<Diagnostic>> {
+        let mut known = Vec::new();
+        let mut errors = Vec::new();
+        for (name, password) in &config.proxy.clients {
+            match self.text(password) {
+                Ok(secret) if secret.is_empty() => {
+                    errors.push(Diagnostic::error(format!("the password of client `{name}` is empty")));
+                }
+                Ok(secret) => known.push((Arc::from(name.as_str()), secret)),
+                Err(why) => errors.push(Diagnostic::error(format!("the password of client `{name}`: {why}"))),
+            }
+        }
+        if errors.is_empty() { Ok(known) } else { Err(errors) }
+    }
+
+    /// The credential for the parent proxy.
+    pub fn parent_auth(&self, config: &Config, rules: &RuleSet) -> Result<Option<Arc<dyn AuthScheme>>, Vec<String>> {
+        let Some(auth) = config.proxy.upstream.as_ref().and_then(|upstream| upstream.auth.as_ref()) else {
+            return Ok(None);
+        };
+        match &auth.value {
+            AuthRef::Named(name) => match rules.credential(name) {
+                Some(scheme) => Ok(Some(scheme)),
+                None => Err(vec![format!("`proxy.upstream.auth` names `{name}`, which is no credential")]),
+            },
+            AuthRef::Inline(config) => {
+                let context = self.built_with().map_err(|error| vec![error])?;
+                config.build("proxy.upstream", context).map(Some)
+            }
+        }
+    }
+
+    /// The passwords of the last successful load.
+    pub fn passwords(&self) -> Vec<(Arc<str>, Secret)> {
+        lock(&self.0.passwords).clone()
+    }
+
+    /// Keeps the passwords of a load that comes into force.
+    pub fn keep_passwords(&self, clients: Vec<(Arc<str>, Secret)>) {
+        *lock(&self.0.passwords) = clients;
+    }
+
+    /// Environment variables that the configuration reads: children of ours must not see them.
+    pub fn secret_variables(&self) -> Vec<String> {
+        lock(&self.0.variables).clone()
+    }
+
+    /// A text with all its references read.
+    pub fn read_text(&self, text: &Text) -> Result<Secret, String> {
+        let context = self.built_with()?;
+        self.0.runtime.block_on(context.sources.read(text)).map_err(|error| error.to_string())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The variables of every `${env:NAME}`, wherever it stands.
+fn environment_variables(tree: &Node) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    let mut nodes = vec![tree];
+    while let Some(node) = nodes.pop() {
+        nodes.extend(node.entries().into_iter().flatten().map(|entry| &entry.value));
+        nodes.extend(node.items().into_iter().flatten());
+        let Some(Ok(text)) = node.text().map(Text::parse) else { continue };
+        names.extend(text.references().filter_map(|reference| match reference {
+            Reference::Env { name, .. } => Some(name.clone()),
+            _ => None,
+        }));
+    }
+    names.into_iter().collect()
+}
+
+impl SchemeBuilder for Loader {
+    fn build(&self, name: &str, config: &SchemeConfig, place: &Place) -> Result<Arc<dyn AuthScheme>, Vec<Diagnostic>> {
+        let built = self.built_with().map_err(|error| vec![error]).and_then(|context| config.build(name, context));
+        built.map_err(|errors| errors.into_iter().map(|error| Diagnostic::error(error).at(place)).collect())
+    }
+
+    fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
+        Ok(Arc::new(list::List::new(members)?))
+    }
+
+    fn text(&self, text: &Text) -> Result<Secret, String> {
+        self.read_text(text)
+    }
+}
+
+impl reload::Source for Loader {
+    fn load(&self, previous: &RuleSet) -> Result<reload::Loaded, String> {
+        let ready = Loader::load(self, Some(previous)).map_err(|errors| errors.render(self.0.color))?;
+        self.parent_auth(&ready.loaded.config, &ready.rules).map_err(|errors| errors.join("\n"))?;
+        self.keep_passwords(ready.clients);
+        Ok(watched(ready.loaded, ready.rules))
+    }
+}
+
+/// What reloading has to know of a load.
+pub fn watched(loaded: load::Loaded, rules: RuleSet) -> reload::Loaded {
+    let secrets = secret_files(&loaded.config);
+    reload::Loaded { config: Arc::new(loaded.config), rules, secrets }
+}
+
+/// The files that texts outside of credentials refer to. Credentials look after theirs when they are used.
+fn secret_files(config: &Config) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut add = |text: &Text| {
+        files.extend(text.references().filter_map(|reference| match reference {
+            Reference::File(path) => Some(path.clone()),
+            _ => None,
+        }));
+    };
+    config.proxy.clients.values().for_each(&mut add);
+    let mut rules: Vec<_> = config.rules.iter().collect();
+    while let Some(rule) = rules.pop() {
+        rule.headers.iter().flat_map(|edits| &edits.set).for_each(|(_, text)| add(&text.value));
+        rules.extend(&rule.rules);
+    }
+    files
+}

@@ -1,0 +1,545 @@
+//! One request and its answer, from top to bottom: the rule, the credential, the sends, the delivery.
+//!
+//! This is the heart of the program. It knows phases, not schemes: what a credential needs it says through
+//! [`AuthScheme`](crate::auth::AuthScheme), what it writes it writes into [`Outgoing`].
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+use tokio::time::timeout;
+
+use super::{
+    Connection, Snapshot,
+    body::{Delivery, Gate, Lease, OutBody, ReadError, RequestBody},
+    browser::{self, Access},
+    error::{ErrorId, ProxyError},
+    hop, reply,
+    slots::clear_slots,
+    tunnel,
+};
+use crate::{
+    auth::{
+        AuthScheme, challenge,
+        scheme::{BodyUse, Hop, Outgoing, Ready, Reply, Round, Trace, Verdict, request_target},
+    },
+    config::{OnUnavailable, Unmatched},
+    console::record::{CURRENT, Recording, SendKind, SendRecording},
+    rules::{Lookup, NamedAddresses, Rule},
+    target::Target,
+    upstream::{Link, Want, body::SendBody},
+};
+
+/// The first send and at most three more.
+const MAX_SENDS: u8 = 4;
+/// Bytes of a refused answer that are read so that its connection can be used again.
+const MAX_DRAIN: usize = 64 << 10;
+
+/// Forwards one request and gives the answer for the client: the origin's, or our own.
+pub async fn forward(conn: &Connection, request: Request<Incoming>, target: Target) -> Response<OutBody> {
+    let recording = conn.proxy.console.begin(&conn.client(), conn.proxy.clock.now());
+    if let Some(recording) = &recording {
+        let (parts, body) = request.into_parts();
+        recording.request(&parts, Some(&target));
+        return finish(conn, recording, Request::from_parts(parts, body), target).await;
+    }
+    let snapshot = conn.proxy.snapshot();
+    Exchange::new(conn, &snapshot, &target, None).run(request).await.unwrap_or_else(ProxyError::into_response)
+}
+
+async fn finish(
+    conn: &Connection,
+    recording: &Recording,
+    request: Request<Incoming>,
+    target: Target,
+) -> Response<OutBody> {
+    let snapshot = conn.proxy.snapshot();
+    match Exchange::new(conn, &snapshot, &target, Some(recording)).run(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            recording.refused(error.status(), error.id.as_str(), &error.detail);
+            recording.finish(None);
+            error.into_response()
+        }
+    }
+}
+
+/// Everything that holds for all sends of one exchange.
+struct Exchange<'a> {
+    conn: &'a Connection,
+    snapshot: &'a Snapshot,
+    target: &'a Target,
+    recording: Option<&'a Recording>,
+}
+
+/// The request as it goes out, and what must be known to send it again.
+struct Prepared {
+    head: request::Parts,
+    body: RequestBody,
+    rule: Option<Arc<Rule>>,
+    auth: Option<Arc<dyn AuthScheme>>,
+    round: Round,
+    upgrade: Option<(HeaderValue, OnUpgrade)>,
+    expect: bool,
+}
+
+/// What one send brought.
+struct Sent {
+    response: Response<Incoming>,
+    link: Link,
+    record: Option<SendRecording>,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(conn: &'a Connection, snapshot: &'a Snapshot, target: &'a Target, recording: Option<&'a Recording>) -> Self {
+        Self { conn, snapshot, target, recording }
+    }
+
+    async fn run(&self, request: Request<Incoming>) -> Result<Response<OutBody>, ProxyError> {
+        let rule = self.choose_rule(&request)?;
+        let auth = self.choose_auth(&request, rule.as_deref())?;
+        let mut prepared = self.prepare(request, rule, auth).await?;
+        for sends in 1..=MAX_SENDS {
+            self.make_ready(&mut prepared).await?;
+            let sent = self.send(&mut prepared, sends == 1).await?;
+            match self.review(&mut prepared, &sent, sends).await? {
+                Verdict::Deliver => return self.deliver(prepared, sent).await,
+                Verdict::Renew | Verdict::Retry => self.discard(&prepared, sent).await,
+            }
+        }
+        // `review` delivers the answer to the last send, whatever it is.
+        Err(ProxyError::new(ErrorId::CredentialRejected, "no send was accepted"))
+    }
+
+    /// Finds the rule. What no rule matches passes or is refused, as configured.
+    fn choose_rule(&self, request: &Request<Incoming>) -> Result<Option<Arc<Rule>>, ProxyError> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let lookup = Lookup {
+            target: self.target,
+            method: request.method(),
+            path_and_query: path,
+            headers: request.headers(),
+            client: self.conn.client_name(),
+        };
+        let rule = self.snapshot.rules.find(&lookup).cloned();
+        if let Some(recording) = self.recording {
+            recording.rule(rule.as_ref());
+        }
+        if rule.is_none() && self.snapshot.settings.unmatched == Unmatched::Deny {
+            let detail = format!("no rule matches a request to {} and `proxy.unmatched` is `deny`", self.target);
+            return Err(ProxyError::new(ErrorId::Denied, detail));
+        }
+        Ok(rule)
+    }
+
+    /// The credential that this request gets. A preflight gets none; a foreign page and TRACE are refused.
+    fn choose_auth(
+        &self,
+        request: &Request<Incoming>,
+        rule: Option<&Rule>,
+    ) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
+        let Some((rule, auth)) = rule.and_then(|rule| rule.auth.as_ref().map(|auth| (rule, auth))) else {
+            return Ok(None);
+        };
+        if request.method() == Method::TRACE {
+            let detail = "TRACE sends the request back, credentials included, so no rule allows it";
+            return Err(ProxyError::new(ErrorId::Denied, detail));
+        }
+        match browser::access(request.method(), request.headers(), self.target, rule) {
+            Access::Allowed => Ok(Some(Arc::clone(auth))),
+            Access::Preflight => Ok(None),
+            Access::Foreign => {
+                let detail = format!(
+                    "a page of another site asked for {}; list its origin under `origins` of rule `{}` to allow it",
+                    self.target, rule.name
+                );
+                Err(ProxyError::new(ErrorId::CrossSite, detail))
+            }
+        }
+    }
+
+    /// Makes the request ready for its first send: connection fields off, the slots empty, the body as needed.
+    async fn prepare(
+        &self,
+        mut request: Request<Incoming>,
+        rule: Option<Arc<Rule>>,
+        auth: Option<Arc<dyn AuthScheme>>,
+    ) -> Result<Prepared, ProxyError> {
+        let version = request.version();
+        let stripped = hop::strip_request(request.headers_mut(), version);
+        let upgrade = stripped.upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+        let (mut head, incoming) = request.into_parts();
+        if version == Version::HTTP_2 {
+            hop::join_cookies(&mut head.headers);
+        }
+        if stripped.trailers {
+            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(rule) = &rule {
+            edit_headers(&mut head, rule);
+        }
+        let auth = match (&rule, auth) {
+            (Some(rule), Some(auth)) => {
+                clear_slots(&mut head, auth.as_ref(), rule.existing, self.recording)?.then_some(auth)
+            }
+            (_, auth) => auth,
+        };
+        self.ensure_host(&mut head)?;
+        let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use(&head));
+        let limit = self.snapshot.settings.limits.body_buffer;
+        let body = RequestBody::new(incoming, usage, limit).await.map_err(|error| self.body_error(&error, limit))?;
+        let expect = head.headers.contains_key(header::EXPECT);
+        Ok(Prepared { head, body, rule, auth, round: Round::default(), upgrade, expect })
+    }
+
+    fn body_error(&self, error: &ReadError, limit: usize) -> ProxyError {
+        match error {
+            ReadError::TooLarge => ProxyError::new(
+                ErrorId::BodyTooLarge,
+                format!("the credential signs the body, which is longer than `limits.body_buffer` ({limit} bytes)"),
+            )
+            .closing(),
+            ReadError::Broken => {
+                let why = self.conn.shared.broken().map_or("the body broke off", |violation| violation.0);
+                ProxyError::new(ErrorId::BadRequest, why).closing()
+            }
+        }
+    }
+
+    /// An HTTP/2 request, or one of HTTP/1.0, may come without `Host`; an HTTP/1 origin needs it.
+    fn ensure_host(&self, head: &mut request::Parts) -> Result<(), ProxyError> {
+        if !head.headers.contains_key(header::HOST) {
+            let host = HeaderValue::from_str(&self.target.authority())
+                .map_err(|_| ProxyError::new(ErrorId::BadRequest, "the host cannot stand in a header"))?;
+            head.headers.insert(header::HOST, host);
+        }
+        Ok(())
+    }
+
+    /// Waits for a credential that has to be fetched. Without one the rule's `on_unavailable` decides.
+    async fn make_ready(&self, prepared: &mut Prepared) -> Result<(), ProxyError> {
+        let Some(auth) = &prepared.auth else { return Ok(()) };
+        let Ready::After(fetching) = auth.ready(self.conn.proxy.clock.now()) else { return Ok(()) };
+        let Err(error) = CURRENT.scope(self.recording.cloned(), fetching).await else { return Ok(()) };
+        match prepared.rule.as_ref().map_or(OnUnavailable::Refuse, |rule| rule.on_unavailable) {
+            OnUnavailable::Stale if auth.has_stale() => self.note(|| format!("{error}; using the old one")),
+            OnUnavailable::Refuse | OnUnavailable::Stale => return Err(error.into()),
+            OnUnavailable::Pass => {
+                self.note(|| format!("{error}; sent without, as `on_unavailable: pass` says"));
+                prepared.auth = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&self, text: impl FnOnce() -> String) {
+        if let Some(recording) = self.recording {
+            recording.note(text());
+        }
+    }
+
+    /// Leases a connection and sends the request on it. A pooled connection that turns out dead is replaced.
+    async fn send(&self, prepared: &mut Prepared, first: bool) -> Result<Sent, ProxyError> {
+        let mut fresh = false;
+        loop {
+            let mut link = self.lease(prepared, fresh).await?;
+            let mut head = prepared.head.clone();
+            let trace = self.apply(prepared, &mut head, &link)?;
+            let record = self.record(&link, &head, trace);
+            let gate = self.gate(prepared, &mut head, &link, first);
+            let body = prepared.body.take(gate.clone(), record.clone());
+            link.tap(record.clone());
+            let (idempotent, version) = (head.method.is_idempotent(), prepared.head.version);
+            let outgoing = self.outgoing(Request::from_parts(head, body), version, gate, record.as_ref());
+            match self.answer(&mut link, outgoing, &prepared.body).await? {
+                Ok(mut response) => {
+                    if let Some(record) = &record {
+                        response = recorded(response, record);
+                    }
+                    return Ok(Sent { response, link, record });
+                }
+                Err(error) => {
+                    if let Some(record) = &record {
+                        record.failed(&error.why);
+                    }
+                    let safe = error.unsent || (link.is_reused() && idempotent);
+                    if fresh || !safe || !prepared.body.can_resend() {
+                        return Err(self.send_error(&error.why));
+                    }
+                    fresh = true;
+                }
+            }
+        }
+    }
+
+    async fn lease(&self, prepared: &Prepared, fresh: bool) -> Result<Link, ProxyError> {
+        let binding = prepared.auth.as_ref().and_then(|auth| auth.binding());
+        let policy = prepared.rule.as_ref().map_or(&self.conn.proxy.default_tls, |rule| &rule.tls);
+        let want = Want {
+            target: self.target,
+            binding: binding.as_ref(),
+            tls: policy,
+            http1_only: prepared.upgrade.is_some() || binding.as_ref().is_some_and(|binding| binding.http1_only),
+            named: self.target.host.ip().is_some_and(|ip| self.snapshot.rules.names_address(ip)),
+            fresh,
+        };
+        let leasing = self.conn.proxy.upstream.link(want);
+        match self.recording {
+            Some(recording) => Ok(CURRENT.scope(Some(recording.clone()), leasing).await?),
+            None => Ok(leasing.await?),
+        }
+    }
+
+    /// Lets the credential write itself onto the head.
+    fn apply(&self, prepared: &mut Prepared, head: &mut request::Parts, link: &Link) -> Result<Trace, ProxyError> {
+        let mut trace = Trace::default();
+        if let Some(auth) = &prepared.auth {
+            prepared.round.link = link.state();
+            let body = prepared.body.whole();
+            let lent = self.recording.is_some_and(Recording::wants_heads).then_some(&mut trace);
+            let mut out = Outgoing::new(head, self.target, Hop::Origin, body, &self.conn.proxy.clock, lent);
+            auth.apply(&mut out, &mut prepared.round)?;
+        }
+        if let Some((protocol, _)) = &prepared.upgrade {
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            head.headers.insert(header::UPGRADE, protocol.clone());
+        }
+        Ok(trace)
+    }
+
+    fn record(&self, link: &Link, head: &request::Parts, trace: Trace) -> Option<SendRecording> {
+        let send = self.recording?.send(SendKind::Request);
+        send.link(link.info(), link.is_reused());
+        send.request(head, self.target, &request_target(head, self.target, link.hop()), trace);
+        Some(send)
+    }
+
+    /// Holds the body back for `Expect: 100-continue` where the origin can answer it; else drops the expectation.
+    fn gate(&self, prepared: &Prepared, head: &mut request::Parts, link: &Link, first: bool) -> Option<Arc<Gate>> {
+        if !prepared.expect {
+            return None;
+        }
+        let streams = !prepared.body.is_empty() && prepared.body.whole().is_none();
+        if first && streams && self.conn.is_http1 && link.version() <= Version::HTTP_11 {
+            return Some(Arc::default());
+        }
+        head.headers.remove(header::EXPECT);
+        None
+    }
+
+    /// The request for the HTTP library, listening for interim answers.
+    fn outgoing(
+        &self,
+        mut request: Request<SendBody>,
+        version: Version,
+        gate: Option<Arc<Gate>>,
+        record: Option<&SendRecording>,
+    ) -> Request<SendBody> {
+        if self.conn.is_http1 && version == Version::HTTP_11 {
+            let shared = Arc::clone(&self.conn.shared);
+            let record = record.cloned();
+            hyper::ext::on_informational(&mut request, move |interim| {
+                if let Some(record) = &record {
+                    record.interim(interim.status());
+                }
+                match (interim.status(), &gate) {
+                    (StatusCode::CONTINUE, Some(gate)) => gate.open(),
+                    (StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS, _) => {}
+                    (status, _) => shared.interim(&reply::interim(status, interim.headers())),
+                }
+            });
+        }
+        request
+    }
+
+    /// Waits for the head of the answer, at most `response_timeout` after the request has left.
+    async fn answer(
+        &self,
+        link: &mut Link,
+        request: Request<SendBody>,
+        body: &RequestBody,
+    ) -> Result<Result<Response<Incoming>, Failed>, ProxyError> {
+        let limit = self.snapshot.settings.limits.response_timeout;
+        let sending = link.send(request);
+        tokio::pin!(sending);
+        loop {
+            let was_sent = body.is_sent();
+            match timeout(limit, &mut sending).await {
+                Ok(Ok(response)) => {
+                    if self.conn.is_http1 {
+                        self.conn.shared.interim_written().await;
+                    }
+                    return Ok(Ok(response));
+                }
+                Ok(Err(error)) => {
+                    return Ok(Err(Failed { why: describe(&error.error), unsent: error.unsent.is_some() }));
+                }
+                Err(_) if !was_sent => {}
+                Err(_) => {
+                    let detail = format!("{} did not answer within {} s", self.target, limit.as_secs());
+                    return Err(ProxyError::new(ErrorId::UpstreamTimeout, detail));
+                }
+            }
+        }
+    }
+
+    fn send_error(&self, why: &str) -> ProxyError {
+        match self.conn.shared.broken() {
+            Some(violation) => ProxyError::new(ErrorId::BadRequest, violation.0).closing(),
+            None => ProxyError::new(ErrorId::UpstreamProtocol, format!("{}: {why}", self.target)),
+        }
+    }
+
+    /// Asks the credential whether the answer will do.
+    async fn review(&self, prepared: &mut Prepared, sent: &Sent, sends: u8) -> Result<Verdict, ProxyError> {
+        let status = sent.response.status();
+        if sent.link.hop() == Hop::ParentProxy && status == Hop::ParentProxy.refusal() {
+            let detail = "the parent proxy refused our credentials; check `proxy.upstream.auth`";
+            return Err(ProxyError::new(ErrorId::UpstreamConnect, detail));
+        }
+        let Some(auth) = prepared.auth.clone() else { return Ok(Verdict::Deliver) };
+        let answer = Reply {
+            status,
+            headers: sent.response.headers(),
+            hop: Hop::Origin,
+            request: &prepared.head,
+            target: self.target,
+        };
+        prepared.round.challenges.clear();
+        if answer.is_refusal() {
+            prepared.round.challenges = challenge::parse(answer.headers, &Hop::Origin.challenge());
+        }
+        let mut verdict = auth.review(&answer, &mut prepared.round);
+        if verdict == Verdict::Deliver {
+            return Ok(verdict);
+        }
+        if sends == MAX_SENDS || !prepared.body.can_resend() {
+            self.note(|| "refused, and the request cannot be sent again".to_owned());
+            return Ok(Verdict::Deliver);
+        }
+        if verdict == Verdict::Renew {
+            let renewed = CURRENT.scope(self.recording.cloned(), auth.renew(&prepared.round)).await?;
+            verdict = if renewed { Verdict::Retry } else { Verdict::Deliver };
+        }
+        if verdict == Verdict::Retry {
+            prepared.round.attempt += 1;
+        }
+        Ok(verdict)
+    }
+
+    /// Reads a refused answer to its end, if that is near, so that its connection can be used again.
+    async fn discard(&self, prepared: &Prepared, sent: Sent) {
+        let Sent { response, link, record, .. } = sent;
+        let mut body = response.into_body();
+        let draining = async {
+            let mut read = 0;
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else { return false };
+                if let Some(data) = frame.data_ref() {
+                    read += data.len();
+                    if let Some(record) = &record {
+                        record.reply_body(data);
+                    }
+                }
+                if read > MAX_DRAIN {
+                    return false;
+                }
+            }
+            true
+        };
+        let drained = timeout(Duration::from_secs(2), draining).await.unwrap_or(false);
+        if let Some(record) = &record {
+            record.end();
+        }
+        if drained && prepared.body.is_sent() {
+            link.release();
+        }
+    }
+
+    /// Streams the answer to the client, or joins both connections if it switches protocols.
+    async fn deliver(&self, prepared: Prepared, sent: Sent) -> Result<Response<OutBody>, ProxyError> {
+        let Sent { mut response, link, record, .. } = sent;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let upstream = switched.then(|| hyper::upgrade::on(&mut response));
+        let (mut head, incoming) = response.into_parts();
+        let version = head.version;
+        let upgrade = hop::strip_response(&mut head.headers, version).upgrade;
+        reply::protect(&mut head, prepared.auth.as_deref(), self.conn.is_intercepted());
+        head.version = Version::HTTP_11;
+        match (upstream, prepared.upgrade) {
+            (Some(upstream), Some((asked, client))) => {
+                let records = self.recording.cloned().zip(record);
+                self.switch(head, upgrade.unwrap_or(asked), client, upstream, records)
+            }
+            (Some(_), None) => {
+                Err(ProxyError::new(ErrorId::UpstreamProtocol, format!("{} switched protocols unasked", self.target)))
+            }
+            (None, asked) => {
+                // After a request to upgrade the client may have sent bytes that are no request.
+                if asked.is_some() {
+                    head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                if let Some(recording) = self.recording {
+                    recording.response(&head);
+                }
+                let records = self.recording.cloned().zip(record);
+                let lease = Lease { link, request: prepared.body };
+                let delivery = Delivery::new(incoming, lease, records, Some(self.conn.shared.running()));
+                Ok(Response::from_parts(head, OutBody::Delivery(delivery)))
+            }
+        }
+    }
+
+    fn switch(
+        &self,
+        mut head: response::Parts,
+        protocol: HeaderValue,
+        client: OnUpgrade,
+        upstream: OnUpgrade,
+        records: Option<(Recording, SendRecording)>,
+    ) -> Result<Response<OutBody>, ProxyError> {
+        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(header::UPGRADE, protocol);
+        if let Some(recording) = self.recording {
+            recording.response(&head);
+        }
+        let tasks = self.conn.proxy.tasks.clone();
+        tasks.spawn(tunnel::join_upgrades(client, upstream, records));
+        Ok(Response::from_parts(head, OutBody::Empty))
+    }
+}
+
+/// Why a send failed.
+struct Failed {
+    why: String,
+    /// Not a byte of it reached the connection.
+    unsent: bool,
+}
+
+fn recorded(response: Response<Incoming>, record: &SendRecording) -> Response<Incoming> {
+    let (head, body) = response.into_parts();
+    record.reply(&head);
+    Response::from_parts(head, body)
+}
+
+/// What went wrong, with its causes.
+fn describe(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn edit_headers(head: &mut request::Parts, rule: &Rule) {
+    for name in &rule.remove_headers {
+        head.headers.remove(name);
+    }
+    for (name, value) in &rule.set_headers {
+        let name: &HeaderName = name;
+        head.headers.insert(name.clone(), value.clone());
+    }
+}

@@ -1,0 +1,116 @@
+//! What is changed on the head of an answer before the client sees it.
+
+use std::fmt::Write as _;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response::Parts};
+
+use crate::auth::{AuthScheme, slots::scrub_query};
+
+/// Keeps an answer from undoing what the proxy does: no way around it (`Alt-Svc`), no shared cache for answers to
+/// requests that look anonymous, no query secret in a link.
+pub fn protect(head: &mut Parts, injected: Option<&dyn AuthScheme>, intercepted: bool) {
+    if let Some(auth) = injected {
+        scrub_links(&mut head.headers, auth);
+        make_private(&mut head.headers);
+    }
+    if injected.is_some() || intercepted {
+        head.headers.remove(header::ALT_SVC);
+    }
+    if !intercepted {
+        // To a client outside a tunnel these would look like ours.
+        head.headers.remove(header::PROXY_AUTHENTICATE);
+        head.headers.remove("proxy-authentication-info");
+    }
+}
+
+/// Fields whose URLs may repeat the query of the request.
+const LINKS: [HeaderName; 4] = [header::LOCATION, header::CONTENT_LOCATION, header::REFRESH, header::LINK];
+
+fn scrub_links(headers: &mut HeaderMap, auth: &dyn AuthScheme) {
+    for name in &LINKS {
+        if !headers.contains_key(name) {
+            continue;
+        }
+        for value in headers.get_all(name).iter().cloned().collect::<Vec<_>>().into_iter().enumerate().filter_map(
+            |(at, value)| {
+                let clean = scrub_query(value.to_str().ok()?, auth.slots())?;
+                Some((at, HeaderValue::from_str(&clean).ok()?))
+            },
+        ) {
+            replace_nth(headers, name, value.0, value.1);
+        }
+    }
+}
+
+fn replace_nth(headers: &mut HeaderMap, name: &HeaderName, at: usize, value: HeaderValue) {
+    if let header::Entry::Occupied(mut entry) = headers.entry(name)
+        && let Some(slot) = entry.iter_mut().nth(at)
+    {
+        *slot = value;
+    }
+}
+
+/// RFC 9111 section 3.5: these let a shared cache keep an answer to an authenticated request, or forbid it, in so many
+/// words.
+const EXPLICIT: [&str; 5] = ["public", "private", "no-store", "s-maxage", "must-revalidate"];
+
+fn make_private(headers: &mut HeaderMap) {
+    let explicit = headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|directive| directive.split('=').next().unwrap_or_default().trim())
+        .any(|directive| EXPLICIT.iter().any(|word| directive.eq_ignore_ascii_case(word)));
+    if !explicit {
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    }
+}
+
+/// An interim answer as HTTP/1.1 bytes.
+pub fn interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let mut text = String::new();
+    let reason = status.canonical_reason().unwrap_or("Interim");
+    let _ = write!(text, "HTTP/1.1 {} {reason}\r\n", status.as_str());
+    let mut bytes = text.into_bytes();
+    for (name, value) in headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_become_private_unless_they_say_otherwise() {
+        for (given, expected) in [
+            (None, "private"),
+            (Some("max-age=60"), "max-age=60|private"),
+            (Some("public, max-age=60"), "public, max-age=60"),
+            (Some("No-Store"), "No-Store"),
+            (Some("s-maxage=5"), "s-maxage=5"),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(given) = given {
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(given));
+            }
+            make_private(&mut headers);
+            let all: Vec<_> = headers.get_all(header::CACHE_CONTROL).iter().map(|v| v.to_str().unwrap()).collect();
+            assert_eq!(all.join("|"), expected);
+        }
+    }
+
+    #[test]
+    fn interim_answers_are_written_out() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::LINK, HeaderValue::from_static("</a>; rel=preload"));
+        let bytes = interim(StatusCode::EARLY_HINTS, &headers);
+        assert_eq!(bytes, b"HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n");
+    }
+}

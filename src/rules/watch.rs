@@ -1,0 +1,422 @@
+//! Noticing that watched files hold something else than before, however they were saved.
+//!
+//! Editors truncate and write, or write a second file and rename it; Kubernetes swaps a link to a folder; people move
+//! whole folders. So events are only a hint to look: what counts is the content that a path leads to. The folders on the
+//! way are watched, and everything is looked at twice a second anyway, since some file systems send no events, folders
+//! are replaced under a watch, and watches run out.
+//!
+//! A change is reported once the files have come to rest. A file that vanished or became blank gets more time, because
+//! that is how many a save begins.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::DefaultHasher},
+    fs,
+    hash::{Hash, Hasher},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime},
+};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event};
+
+/// What to watch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Files, whether they exist or not.
+    pub files: Vec<PathBuf>,
+    /// Folders of which every `*.yaml` and `*.yml` file counts, whether they exist or not.
+    pub folders: Vec<PathBuf>,
+}
+
+/// How to learn of changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// From the operating system where it works, and by looking twice a second.
+    #[default]
+    Events,
+    /// By reading the files twice a second.
+    Poll,
+}
+
+/// Watches until it is dropped.
+#[derive(Debug)]
+pub struct Watcher {
+    signals: Sender<Signal>,
+    events: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Signal {
+    Look,
+    Stop,
+}
+
+/// Between two looks without an event.
+const POLL: Duration = Duration::from_millis(400);
+/// Files must have been at rest for so long.
+const QUIET: Duration = Duration::from_millis(100);
+/// But nobody writes so long that a change may wait longer than this.
+const PATIENCE: Duration = Duration::from_millis(400);
+/// More time for a file that vanished or became blank.
+const LOST_PATIENCE: Duration = Duration::from_millis(300);
+/// File systems write times that are a little old.
+const COARSE: Duration = Duration::from_millis(20);
+/// Links followed on the way to one file.
+const MAX_LINKS: usize = 40;
+
+impl Watcher {
+    /// Begins to watch what `watched` says, which is asked again after every change. `on_change` runs on the watching
+    /// thread, with the files that hold something else than before. If `since` is given, files written after it count
+    /// as changed already.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub fn start(
+        mode: Mode,
+        since: Option<SystemTime>,
+        watched: impl Fn() -> Watched + Send + 'static,
+        on_change: impl FnMut(&[PathBuf]) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (signals, inbox) = mpsc::channel();
+        let events = Arc::new(AtomicBool::new(false));
+        let notifier = match mode {
+            Mode::Events => notifier(signals.clone()),
+            Mode::Poll => None,
+        };
+        let mut watching = Watching { notifier, watches: HashMap::new(), events: events.clone(), inbox };
+        // The state before `start` returns is what later changes are compared with.
+        let mut state = State::of(&watched());
+        if let Some(since) = since {
+            state.forget_newer(since);
+        }
+        watching.rewatch(&watched());
+        let thread = std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || watching.run(state, &watched, on_change))?;
+        Ok(Self { signals, events, thread: Some(thread) })
+    }
+
+    /// True if the operating system tells us of changes in every folder; otherwise they are found by looking.
+    pub fn has_events(&self) -> bool {
+        self.events.load(Ordering::Relaxed)
+    }
+
+    /// Looks at once.
+    pub fn look(&self) {
+        // If the thread is gone, nobody looks any more.
+        let _ = self.signals.send(Signal::Look);
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let _ = self.signals.send(Signal::Stop);
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Events of the operating system, as far as they are about changes.
+fn notifier(signals: Sender<Signal>) -> Option<RecommendedWatcher> {
+    let wanted = |kind: &EventKind| match kind {
+        // Our own reading must not wake us.
+        EventKind::Access(access) => {
+            matches!(access, event::AccessKind::Close(event::AccessMode::Write))
+        }
+        _ => true,
+    };
+    let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.as_ref().map_or(true, |event| wanted(&event.kind)) {
+            let _ = signals.send(Signal::Look);
+        }
+    });
+    match made {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::info!(%error, "no file events, looking for changes by reading");
+            None
+        }
+    }
+}
+
+struct Watching {
+    notifier: Option<RecommendedWatcher>,
+    /// Watched folders, with what each path led to when it was watched.
+    watches: HashMap<PathBuf, Stamp>,
+    events: Arc<AtomicBool>,
+    inbox: Receiver<Signal>,
+}
+
+impl Watching {
+    fn run(mut self, mut state: State, watched: &impl Fn() -> Watched, mut on_change: impl FnMut(&[PathBuf])) {
+        let mut list = watched();
+        let mut stamps = Stamps::default();
+        while self.wait(POLL) {
+            let now = Stamps::of(&list);
+            // Without events stamps are not trusted either: some mounts keep times and sizes coarse.
+            if now == stamps && self.notifier.is_some() {
+                continue;
+            }
+            self.rewatch(&list);
+            let Some((settled, next)) = self.settle(&list, &state, now) else { return };
+            stamps = settled;
+            let changed = state.changes(&next);
+            state = next;
+            if changed.is_empty() {
+                continue;
+            }
+            let since = SystemTime::now();
+            on_change(&changed);
+            let after = watched();
+            if after != list {
+                // Files that were watched all along keep their old state, so that nothing in between is lost.
+                let mut fresh = State::of(&after);
+                fresh.forget_newer(since);
+                fresh.0.extend(state.0.into_iter().filter(|(path, _)| after.files.contains(path)));
+                state = fresh;
+                list = after;
+                stamps = Stamps::default();
+                self.rewatch(&list);
+            }
+        }
+    }
+
+    /// Sleeps until a signal or the timeout. False to stop.
+    fn wait(&self, timeout: Duration) -> bool {
+        let first = self.inbox.recv_timeout(timeout);
+        let mut signals = match first {
+            Ok(signal) => vec![signal],
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
+        signals.extend(self.inbox.try_iter());
+        !signals.iter().any(|signal| matches!(signal, Signal::Stop))
+    }
+
+    /// Waits for the files to come to rest, then reads them. `None` to stop.
+    fn settle(&self, list: &Watched, before: &State, mut stamps: Stamps) -> Option<(Stamps, State)> {
+        let mut state = State::of(list);
+        let begun = Instant::now();
+        loop {
+            let changed = state != *before;
+            if !changed {
+                return Some((stamps, state));
+            }
+            if !self.rest(QUIET) {
+                return None;
+            }
+            let next_stamps = Stamps::of(list);
+            let next = State::of(list);
+            let at_rest = next_stamps == stamps && next == state;
+            (stamps, state) = (next_stamps, next);
+            let patience = if state.lost_since(before) { PATIENCE + LOST_PATIENCE } else { PATIENCE };
+            let done = at_rest && !state.lost_since(before);
+            if done || begun.elapsed() >= patience {
+                return Some((stamps, state));
+            }
+        }
+    }
+
+    /// Sleeps whatever happens meanwhile. False to stop.
+    fn rest(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            if !self.wait(left) {
+                return false;
+            }
+        }
+    }
+
+    /// Watches every folder on the way to a watched file; those that were replaced since, anew.
+    fn rewatch(&mut self, list: &Watched) {
+        let Some(notifier) = &mut self.notifier else { return };
+        let folders = folders_of(list);
+        self.watches.retain(|folder, _| {
+            let keep = folders.contains(folder);
+            if !keep {
+                // It may be gone already.
+                let _ = notifier.unwatch(folder);
+            }
+            keep
+        });
+        let mut complete = true;
+        for folder in folders {
+            let stamp = Stamp::of_folder(&folder);
+            if self.watches.get(&folder) == Some(&stamp) {
+                continue;
+            }
+            if self.watches.remove(&folder).is_some() {
+                let _ = notifier.unwatch(&folder);
+            }
+            match notifier.watch(&folder, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.watches.insert(folder, stamp)),
+                Err(error) => {
+                    complete = false;
+                    tracing::debug!(folder = %folder.display(), %error, "folder sends no events");
+                }
+            }
+        }
+        self.events.store(complete, Ordering::Relaxed);
+    }
+}
+
+/// The folders in which something must happen before a watched file can change: its own, and those of every link that
+/// leads to it.
+fn folders_of(list: &Watched) -> BTreeSet<PathBuf> {
+    let mut folders = BTreeSet::new();
+    for file in &list.files {
+        let mut path = file.clone();
+        for _ in 0..MAX_LINKS {
+            let Some(parent) = path.parent() else { break };
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            folders.insert(parent.to_owned());
+            let Ok(link) = fs::read_link(&path) else { break };
+            path = parent.join(link);
+        }
+    }
+    for folder in &list.folders {
+        folders.insert(folder.clone());
+        folders.extend(folder.parent().map(Path::to_owned));
+    }
+    folders.retain(|folder| folder.is_dir());
+    folders
+}
+
+/// All files that count at this moment: those named, and those found in folders.
+fn files_of(list: &Watched) -> BTreeSet<PathBuf> {
+    let mut files: BTreeSet<PathBuf> = list.files.iter().cloned().collect();
+    for folder in &list.folders {
+        let Ok(entries) = fs::read_dir(folder) else { continue };
+        let yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+        files.extend(entries.flatten().map(|entry| entry.path()).filter(yaml));
+    }
+    files
+}
+
+/// What a path leads to, as far as can be told without reading it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+    id: (u64, u64, i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let data = fs::metadata(path).ok()?;
+        Some(Self { length: data.len(), modified: data.modified().ok(), id: identity(&data) })
+    }
+
+    /// The folder itself; times and lengths change with every file in it.
+    fn of_folder(path: &Path) -> Self {
+        let id = fs::metadata(path).map(|data| identity(&data)).unwrap_or_default();
+        Self { length: 0, modified: None, id: (id.0, id.1, 0, 0) }
+    }
+}
+
+/// Device, inode, and time of the last change of any kind, where such things exist.
+#[cfg(unix)]
+fn identity(data: &fs::Metadata) -> (u64, u64, i64, i64) {
+    use std::os::unix::fs::MetadataExt as _;
+    (data.dev(), data.ino(), data.ctime(), data.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn identity(_: &fs::Metadata) -> (u64, u64, i64, i64) {
+    (0, 0, 0, 0)
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Stamps(BTreeMap<PathBuf, Option<Stamp>>);
+
+impl Stamps {
+    fn of(list: &Watched) -> Self {
+        Self(files_of(list).into_iter().map(|file| (file.clone(), Stamp::of(&file))).collect())
+    }
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// Not there, or nothing that can be read twice.
+    Missing,
+    Blank,
+    Text(u64),
+    /// Perhaps not what was loaded.
+    Unknown,
+}
+
+/// What all files hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct State(BTreeMap<PathBuf, Held>);
+
+impl State {
+    /// Reads all of them.
+    pub(super) fn of(list: &Watched) -> Self {
+        Self(files_of(list).into_iter().map(|file| (file.clone(), Held::of(&file))).collect())
+    }
+
+    /// Files that hold something else in `next`.
+    fn changes(&self, next: &Self) -> Vec<PathBuf> {
+        let paths: BTreeSet<_> = self.0.keys().chain(next.0.keys()).collect();
+        paths.into_iter().filter(|path| self.held(path) != next.held(path)).cloned().collect()
+    }
+
+    /// Files written after `since` may have been read before that: they hold something unknown.
+    fn forget_newer(&mut self, since: SystemTime) {
+        let since = since.checked_sub(COARSE).unwrap_or(since);
+        for (path, held) in &mut self.0 {
+            if fs::metadata(path).and_then(|data| data.modified()).is_ok_and(|time| time >= since) {
+                *held = Held::Unknown;
+            }
+        }
+    }
+
+    /// True if `path` is there but holds nothing but white space.
+    pub(super) fn is_blank(&self, path: &Path) -> bool {
+        self.held(path) == Held::Blank
+    }
+
+    /// True if `path` holds some text.
+    pub(super) fn has_text(&self, path: &Path) -> bool {
+        matches!(self.held(path), Held::Text(_))
+    }
+
+    /// True if some file held something before and holds nothing now.
+    fn lost_since(&self, before: &Self) -> bool {
+        before.0.iter().any(|(path, held)| matches!(held, Held::Text(_)) && !matches!(self.held(path), Held::Text(_)))
+    }
+
+    fn held(&self, path: &Path) -> Held {
+        self.0.get(path).copied().unwrap_or(Held::Missing)
+    }
+}
+
+impl Held {
+    fn of(path: &Path) -> Self {
+        // Pipes and the like would block, and what is read from them is gone.
+        if !path.is_file() {
+            return Self::Missing;
+        }
+        match fs::read(path) {
+            Err(_) => Self::Missing,
+            Ok(bytes) if bytes.trim_ascii().is_empty() => Self::Blank,
+            Ok(bytes) => {
+                let mut hasher = DefaultHasher::new();
+                bytes.hash(&mut hasher);
+                Self::Text(hasher.finish())
+            }
+        }
+    }
+}

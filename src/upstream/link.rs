@@ -1,0 +1,324 @@
+//! A leased connection and the sending of one request on it.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use http::{HeaderMap, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http_body_util::{BodyExt, Limited};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
+
+use super::{
+    LinkInfo, Shared, TlsInfo,
+    body::SendBody,
+    dial::{Facts, TlsFacts},
+    parent,
+    pool::{self, Slot},
+    settings::Settings,
+    tap::Tap,
+};
+use crate::{
+    auth::scheme::{AuthScheme, Hop, LinkState, Round},
+    console::record::SendRecording,
+    target::Scheme,
+};
+
+/// A leased connection.
+///
+/// When the answer's body has been read to its end, [`release`](Self::release) makes an HTTP/1.1 connection available
+/// again. Dropping it instead closes the connection; a shared HTTP/2 connection stays either way.
+pub struct Link {
+    pub(super) sender: Sender,
+    pub(super) conn: Arc<Conn>,
+    pub(super) slot: Arc<Slot>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) settings: Arc<Settings>,
+    pub(super) reused: bool,
+}
+
+/// The handle through which requests enter the connection's task.
+pub(super) enum Sender {
+    Http1(http1::SendRequest<SendBody>),
+    Http2 { sender: http2::SendRequest<SendBody>, _seat: Seat },
+}
+
+/// What belongs to a connection for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) hop: Hop,
+    pub(super) version: Version,
+    pub(super) opened: Instant,
+    pub(super) tap: Arc<Tap>,
+    facts: Facts,
+    info: OnceLock<LinkInfo>,
+    authenticated: AtomicBool,
+}
+
+impl Conn {
+    pub(super) fn new(hop: Hop, http2: bool, facts: Facts) -> Self {
+        Self {
+            hop,
+            version: if http2 { Version::HTTP_2 } else { Version::HTTP_11 },
+            opened: Instant::now(),
+            tap: Arc::default(),
+            facts,
+            info: OnceLock::new(),
+            authenticated: AtomicBool::new(false),
+        }
+    }
+}
+
+/// A place on a shared connection; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Seat(pub(super) Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why a send failed, and the request itself if no byte of it was written.
+#[derive(Debug)]
+pub struct SendError {
+    /// What went wrong.
+    pub error: hyper::Error,
+    /// The request, if it can be sent again as it is.
+    pub unsent: Option<Box<Request<SendBody>>>,
+}
+
+impl Link {
+    /// What is known of the connection.
+    pub fn info(&self) -> &LinkInfo {
+        self.conn.info.get_or_init(|| describe(&self.conn.facts, self.conn.version, self.conn.opened))
+    }
+
+    /// True if an earlier exchange used it.
+    pub fn is_reused(&self) -> bool {
+        self.reused
+    }
+
+    /// Whom requests on it address: a parent proxy wants absolute form and its own credentials.
+    pub fn hop(&self) -> Hop {
+        self.conn.hop
+    }
+
+    /// HTTP/1.1 or HTTP/2, without the cost of [`info`](Self::info).
+    pub fn version(&self) -> Version {
+        self.conn.version
+    }
+
+    /// Whether an earlier request on it was accepted under its binding.
+    pub fn state(&self) -> LinkState {
+        if self.conn.authenticated.load(Ordering::Relaxed) { LinkState::Authenticated } else { LinkState::Fresh }
+    }
+
+    /// A request was accepted under the binding of the connection.
+    pub fn set_authenticated(&self) {
+        self.conn.authenticated.store(true, Ordering::Relaxed);
+    }
+
+    /// Shows the exact bytes of an HTTP/1.1 connection to `sink` from now on, if it wants them, or to nobody.
+    pub fn tap(&self, sink: Option<SendRecording>) {
+        self.conn.tap.set(sink.filter(SendRecording::wants_raw));
+    }
+
+    /// Gives the connection back. Call it when the answer's body has ended; if anything about the exchange is in
+    /// doubt, drop the link instead.
+    pub fn release(self) {
+        self.conn.tap.set(None);
+        if let Sender::Http1(sender) = self.sender {
+            self.shared.pool.put(&self.slot, sender, &self.conn);
+        }
+    }
+
+    /// Waits until an HTTP/1.1 connection can take the next request: the answer's body and the request's own are
+    /// through. False if it is closed.
+    pub async fn ready(&mut self) -> bool {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.ready().await.is_ok(),
+            Sender::Http2 { sender, .. } => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Sends one request and waits for the head of its answer.
+    ///
+    /// `request.uri()` is in absolute form. On HTTP/1.1 it leaves in origin form with the `Host` field as given (in
+    /// absolute form to a parent proxy); on HTTP/2 as pseudo-header fields. A 407 from a parent proxy is answered here
+    /// as often as its credential finds something new, if the body can be sent again; one that comes back in spite of
+    /// that is the parent's refusal.
+    pub async fn send(&mut self, mut request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
+        if self.conn.version == Version::HTTP_2 {
+            to_http2(&mut request, self);
+            return self.pass(request).await;
+        }
+        *request.version_mut() = Version::HTTP_11;
+        if self.conn.hop == Hop::Origin {
+            to_origin_form(request.uri_mut());
+            return self.pass(request).await;
+        }
+        // Boxed: the common case should not carry the room for this one.
+        Box::pin(self.send_to_parent(request)).await
+    }
+
+    async fn pass(&mut self, request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
+        let result = match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
+        };
+        self.reused |= result.is_ok();
+        result.map_err(|mut error| {
+            let unsent = error.take_message().map(Box::new);
+            SendError { error: error.into_error(), unsent }
+        })
+    }
+
+    async fn send_to_parent(&mut self, mut request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
+        to_absolute_form(request.uri_mut(), self);
+        request.headers_mut().append(header::VIA, parent::via());
+        let auth = self.settings.parent.as_ref().and_then(|proxy| proxy.auth.clone());
+        // Nobody else's credentials for a proxy go to ours.
+        request.headers_mut().remove(header::PROXY_AUTHORIZATION);
+        let Some(auth) = auth else { return self.pass(request).await };
+        let mut round = Round::default();
+        loop {
+            let (head, body) = self.with_parent_credential(&*auth, request, &mut round).await.into_parts();
+            let copy = copy_of(&body);
+            let reply = self.pass(Request::from_parts(head.clone(), body)).await?;
+            let (reply, reply_body) = reply.into_parts();
+            let improved = parent::improves(&*auth, &reply, &head, &self.slot.target, &mut round).await;
+            let (Ok(true), Some(copy)) = (improved, copy) else {
+                return Ok(Response::from_parts(reply, reply_body));
+            };
+            let drained = Limited::new(reply_body, parent::MAX_REFUSAL_BYTES).collect().await.is_ok();
+            if (!drained || !self.ready().await)
+                && let Err(error) = pool::replace(self).await
+            {
+                tracing::debug!(%error, "the parent proxy closed after its refusal and cannot be reached again");
+            }
+            request = Request::from_parts(head, copy);
+        }
+    }
+
+    /// A credential that cannot be had leaves the request without one; the parent's 407 then tells.
+    async fn with_parent_credential(
+        &self,
+        auth: &dyn AuthScheme,
+        request: Request<SendBody>,
+        round: &mut Round,
+    ) -> Request<SendBody> {
+        let (mut head, body) = request.into_parts();
+        head.headers.remove(header::PROXY_AUTHORIZATION);
+        let done = parent::authorize(auth, &self.shared, &mut head, &self.slot.target, round, None).await;
+        if let Err(error) = done {
+            tracing::warn!(%error, "no credential for the parent proxy");
+        }
+        Request::from_parts(head, body)
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("target", &self.slot.target)
+            .field("version", &self.conn.version)
+            .field("reused", &self.reused)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The same body again, if it is in memory.
+fn copy_of(body: &SendBody) -> Option<SendBody> {
+    match body {
+        SendBody::Empty => Some(SendBody::Empty),
+        SendBody::Full(bytes) => Some(SendBody::Full(bytes.clone())),
+        SendBody::Stream(_) => None,
+    }
+}
+
+/// Path and query alone; what has no authority (`*`) stays.
+fn to_origin_form(uri: &mut Uri) {
+    if uri.authority().is_some() {
+        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *uri = Uri::from(path);
+    }
+}
+
+/// Scheme and authority of the target in front, if they are missing.
+fn to_absolute_form(uri: &mut Uri, link: &Link) {
+    if uri.authority().is_none() {
+        let target = &link.slot.target;
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(match target.scheme {
+            Scheme::Http => http::uri::Scheme::HTTP,
+            Scheme::Https => http::uri::Scheme::HTTPS,
+        });
+        parts.authority = target.authority().parse().ok();
+        parts.path_and_query = uri.path_and_query().cloned();
+        if let Ok(absolute) = Uri::from_parts(parts) {
+            *uri = absolute;
+        }
+    }
+}
+
+/// Pseudo-header fields come from the URI; fields that only HTTP/1.1 knows go (RFC 9113 section 8.2.2).
+fn to_http2(request: &mut Request<SendBody>, link: &Link) {
+    *request.version_mut() = Version::HTTP_2;
+    to_absolute_form(request.uri_mut(), link);
+    let headers: &mut HeaderMap = request.headers_mut();
+    for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+        headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection"] {
+        headers.remove(name);
+    }
+    let wants_trailers = headers.get_all(header::TE).iter().any(|value| {
+        value.to_str().is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+    });
+    if wants_trailers {
+        headers.insert(header::TE, http::HeaderValue::from_static("trailers"));
+    } else {
+        headers.remove(header::TE);
+    }
+}
+
+/// Turns what was kept into what is shown; this is where the certificate is read.
+pub(super) fn describe(facts: &Facts, version: Version, opened: Instant) -> LinkInfo {
+    LinkInfo {
+        peer: facts.peer,
+        version,
+        tls: facts.tls.as_ref().map(describe_tls),
+        via: facts.via.clone(),
+        dns: facts.dns,
+        connect: facts.connect,
+        tls_time: facts.tls_time,
+        opened,
+    }
+}
+
+fn describe_tls(tls: &TlsFacts) -> TlsInfo {
+    let version = match tls.version {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3".to_owned(),
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLS 1.2".to_owned(),
+        _ => "TLS".to_owned(),
+    };
+    let suite = tls.suite.and_then(|suite| suite.as_str()).unwrap_or_default().to_owned();
+    let leaf = tls.leaf.as_ref().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    let (issuer, subject) = leaf.map(|(_, leaf)| (name_of(leaf.issuer()), name_of(leaf.subject()))).unwrap_or_default();
+    TlsInfo { version, suite, issuer, subject }
+}
+
+/// Organisation, else common name, else all of it.
+fn name_of(name: &X509Name<'_>) -> String {
+    let first = name.iter_organization().chain(name.iter_common_name()).next();
+    first.and_then(|name| name.as_str().ok()).map_or_else(|| name.to_string(), str::to_owned)
+}
