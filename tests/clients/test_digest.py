@@ -39,7 +39,7 @@ index-file.names = ("index.html")
 auth.backend = "htdigest"
 auth.backend.htdigest.userfile = "{folder}/users"
 auth.require = ("/" => ("method" => "digest", "realm" => "realm", "require" => "valid-user",
-  "algorithm" => "{algorithm}", "nonce-secret" => "test-nonce-secret"{hashed}))
+  "algorithm" => "{algorithm}"{hashed}))
 ''')
         binary = shutil.which("lighttpd") or "/usr/sbin/lighttpd"
         process = subprocess.Popen([binary, "-D", "-f", folder / "lighttpd.conf"], env=CLEAN)
