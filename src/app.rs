@@ -114,7 +114,7 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
 /// A wrong configuration, an unusable data folder, or an address that cannot be had.
 pub async fn start(options: Options) -> Result<Running, StartError> {
     let begun = SystemTime::now();
-    let redactor = Redactor::default();
+    let redactor = options.console.redactor.clone();
     let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
     let make_context = build_context(&upstream, &redactor, &options.data_dir, Clock::system());
     let loader = Loader::new(options.origin.clone(), make_context, options.console.color);
@@ -287,7 +287,6 @@ impl Core {
         let Parts { begun, redactor, upstream, loader, ready, authority, base } = parts;
         let config = &ready.loaded.config;
         redactor.set_names(&config.redact);
-        options.redactor = redactor.clone();
         options.body_limit = config.console.body_limit;
         options.environment = config.environment.clone();
         let console = Console::new(options).map_err(|error| StartError::failed("the console does not start", error))?;
@@ -532,6 +531,12 @@ impl Running {
     /// Resolves when the control interface has asked to stop.
     pub async fn asked_to_stop(&self) {
         self.core.stopping.cancelled().await;
+    }
+
+    /// Reads the configuration again; the console says what came of it.
+    pub async fn reload(&self) {
+        let reloader = Arc::clone(&self.core.reloader);
+        let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
     }
 
     /// Takes no new request, lets running ones finish for at most `proxy.grace`, and returns whether all did.

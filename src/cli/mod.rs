@@ -10,6 +10,7 @@ mod man;
 pub mod output;
 pub mod run;
 mod secret;
+mod start;
 mod status;
 pub mod wiring;
 
@@ -80,7 +81,7 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
     output::choose_color(cli.global.color);
     let Cli { global, start, command } = cli;
     let Some(command) = command else {
-        return not_joined("start", &global, &start, inherited);
+        return start::start(&global, &start);
     };
     if start != args::StartArgs::default() {
         return Err(Failure::Usage(
@@ -88,6 +89,7 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         ));
     }
     match command {
+        Command::Start(args) => start::start(&global, &args),
         Command::Env(args) => env::env(&global, &args),
         Command::Config(command) => config::config(&global, command),
         Command::Secret(command) => secret::secret(&global, command),

@@ -20,6 +20,20 @@ pub fn color_on_stderr() -> bool {
     AutoStream::choice(&io::stderr()) != ColorChoice::Never
 }
 
+/// True if what goes to standard output may be coloured.
+pub fn color_on_stdout() -> bool {
+    AutoStream::choice(&io::stdout()) != ColorChoice::Never
+}
+
+/// True if the locale says that the terminal shows more than ASCII.
+pub fn speaks_unicode() -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    set.is_some_and(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
 /// Prints data. A reader that has seen enough (`| head`) is no failure.
 pub fn data(text: impl AsRef<[u8]>) -> Result<(), Failure> {
     let mut out = AutoStream::auto(io::stdout().lock());
