@@ -209,7 +209,8 @@ async fn early_bytes_behind_a_declined_upgrade_are_dropped() {
 async fn a_407_from_an_origin_is_data_and_proxy_fields_stay_here() {
     let answer = "HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n";
     let (origin, proxy, _) = raw_scene(answer).await;
-    let credentials = canary("proxy-user");
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let credentials = STANDARD.encode(canary("proxy-user:x"));
     let lines = format!("Proxy-Authorization: Basic {credentials}\r\nProxy-Connection: keep-alive\r\n");
     let answer = get_with(&proxy, &origin, &lines).await;
     assert_eq!(origin.connections(), 1, "asked once: {}", origin.text());
