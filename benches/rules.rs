@@ -20,8 +20,8 @@ impl SchemeBuilder for NoSchemes {
         Err(vec![Diagnostic::error("no schemes here").at(place)])
     }
 
-    fn list(&self, mut members: Vec<Arc<dyn AuthScheme>>) -> Arc<dyn AuthScheme> {
-        members.swap_remove(0)
+    fn list(&self, _: Vec<Arc<dyn AuthScheme>>) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
+        Err(vec!["no schemes here".to_owned()])
     }
 
     fn text(&self, _: &Text) -> Result<Secret, String> {

@@ -9,6 +9,7 @@ pub mod bearer;
 pub mod challenge;
 mod command;
 pub mod cookies;
+pub mod digest;
 pub mod exec;
 pub mod fetch;
 pub mod held;
@@ -128,6 +129,8 @@ schemes! {
     "bearer" => Bearer(bearer::BearerConfig),
     /// `basic`: user name and password.
     "basic" => Basic(basic::BasicConfig),
+    /// `digest`: challenge and response.
+    "digest" => Digest(digest::DigestConfig),
     /// `cookies`: fixed cookies.
     "cookies" => Cookies(cookies::CookiesConfig),
     /// `mtls`: a client certificate.
@@ -149,5 +152,7 @@ fn unknown_type(name: &str) -> Diagnostic {
     Diagnostic::error(format!("`{name}` is not a type of credential; there are {}", SchemeConfig::TYPES.join(", ")))
 }
 
+#[cfg(test)]
+mod contract_tests;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod env;
 mod init;
+mod look;
 mod man;
 pub mod output;
 pub mod run;
@@ -100,7 +101,9 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Stop => status::stop(&global),
         Command::Completions(args) => completions::completions(args.shell),
         Command::Man => man::man(),
-        Command::Run(args) if args.attach => run::attach(&global, &args, inherited),
+        Command::Run(args) => run::run(&global, &args, inherited),
+        Command::Check(args) => look::check(&global, &args),
+        Command::Rules => look::rules(&global),
         other => not_joined("this command", &global, &other, inherited),
     }
 }

@@ -1,6 +1,14 @@
 //! `run -- CMD`: a child that is wired to a proxy, with signals and exit code passed through.
 
-use std::{ffi::OsString, fs::File, io, os::unix::process::ExitStatusExt, process::ExitStatus};
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs::File,
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    os::unix::process::ExitStatusExt,
+    process::ExitStatus,
+};
 
 use rustix::{
     process::{Pid, Signal, getpgrp, kill_process},
@@ -17,7 +25,18 @@ use super::{
     output, small_runtime,
     wiring::{self, Endpoint, files},
 };
-use crate::{control::run_file::RunInfo, hardening::Inherited, paths::DataDir};
+use crate::{
+    app::{self, Options},
+    config::{
+        text::{Reference, Text},
+        yaml::{Node, Value},
+    },
+    console::{ConsoleOptions, Level},
+    control::run_file::{Login, RunInfo},
+    hardening::Inherited,
+    loading::Origin,
+    paths::DataDir,
+};
 
 /// What a child needs to know of the proxy it uses.
 #[derive(Clone, Debug)]
@@ -30,12 +49,96 @@ pub struct Session {
     pub secret_variables: Vec<String>,
 }
 
-/// `run --attach`: the child uses the running proxy.
-pub fn attach(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Failure> {
+/// `run`: a proxy on free ports for this command, or the running one.
+pub(super) fn run(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Failure> {
+    if args.attach { attach(global, args, inherited) } else { own(global, args, inherited) }
+}
+
+/// The command uses the running proxy.
+fn attach(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Failure> {
     let dir = global.data_dir()?;
-    let (RunInfo { login, rule_hosts, secret_variables, ca_pem, .. }, address) = super::env::running(&dir)?;
+    let (info, address) = super::env::running(&dir)?;
+    let RunInfo { login, rule_hosts, ca_pem, secret_variables, .. } = info;
     let session = Session { endpoint: Endpoint::new(address, login, rule_hosts), ca_pem, secret_variables };
     small_runtime()?.block_on(child(args, &session, &dir, inherited))
+}
+
+/// The command gets a proxy of its own, which ends with it.
+fn own(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Failure> {
+    let dir = global.data_dir()?;
+    let secret_variables = secret_variables(&super::config::loaded(global)?.tree);
+    let login = Login::random("run").map_err(|error| Failure::failed(error.to_string()))?;
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    let options = Options {
+        origin: Origin::Files(global.sources()),
+        data_dir: dir.clone(),
+        listen: Some(any_port),
+        console_listen: Some(any_port),
+        address_file: None,
+        console: console(args.verbose),
+        inspect: false,
+        authority: None,
+        upstream_ca: args.upstream_ca.clone(),
+        login: Some(login),
+        main: false,
+    };
+    super::start::runtime()?.block_on(async {
+        let running = app::start(options).await?;
+        let rules = running.rules();
+        let hosts = rules.named_loopback_hosts().iter().map(ToString::to_string).collect();
+        let session = Session {
+            endpoint: Endpoint::new(running.proxy_address(), Some(running.login().clone()), hosts),
+            ca_pem: running.ca_pem().to_owned(),
+            secret_variables,
+        };
+        let code = child(args, &session, &dir, inherited).await;
+        running.stop().await;
+        code
+    })
+}
+
+/// Exchanges go to standard error, if anywhere: standard output is the command's.
+fn console(verbose: u8) -> ConsoleOptions {
+    let level = match verbose {
+        0 => Level::Quiet,
+        1 => Level::Ticker,
+        2 => Level::Heads,
+        _ => Level::Bodies,
+    };
+    ConsoleOptions {
+        level,
+        color: output::color_on_stderr(),
+        unicode: output::speaks_unicode(),
+        terminal: io::stderr().is_terminal(),
+        out: Box::new(io::stderr()),
+        err: Box::new(io::stderr()),
+        ..ConsoleOptions::default()
+    }
+}
+
+/// The environment variables that credentials, headers and passwords of clients are read from.
+fn secret_variables(tree: &Node) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    if let Value::Mapping(entries) = &tree.value {
+        let secret = |name: &str| matches!(name, "credentials" | "rules" | "proxy");
+        entries.iter().filter(|entry| secret(&entry.key.name)).for_each(|entry| collect(&entry.value, &mut names));
+    }
+    names.into_iter().collect()
+}
+
+fn collect(node: &Node, names: &mut BTreeSet<String>) {
+    match &node.value {
+        Value::Null | Value::Wrong => {}
+        Value::Scalar(scalar) => {
+            let Ok(text) = Text::parse(&scalar.text) else { return };
+            names.extend(text.references().filter_map(|reference| match reference {
+                Reference::Env { name, .. } => Some(name.clone()),
+                _ => None,
+            }));
+        }
+        Value::Sequence(items) => items.iter().for_each(|item| collect(item, names)),
+        Value::Mapping(entries) => entries.iter().for_each(|entry| collect(&entry.value, names)),
+    }
 }
 
 /// Starts the command, waits for it, and answers with its exit code: 128 and the signal's number if one killed it, 127 if
@@ -152,7 +255,6 @@ mod tests {
     use super::*;
     use crate::{
         cli::args::{Cli, Command as Typed},
-        control::run_file::Login,
         secret::Secret,
     };
 
@@ -180,6 +282,15 @@ mod tests {
     #[tokio::test]
     async fn the_child_has_the_variables() {
         assert_eq!(run(&["sh", "-c", "test \"$https_proxy\" = http://run:p@127.0.0.1:9"]).await, 0);
+    }
+
+    #[test]
+    fn variables_of_credentials_are_found_and_others_left_alone() {
+        let text = "version: 1\nvars: {host: '${env:API_HOST:-api.example}'}\ncredentials: {c: {type: basic, \
+                    username: u, password: 'x${env:PASS}'}}\nrules: [{host: '${host}', auth: c, headers: {set: {x-a: \
+                    '${env:HEAD:-}'}}}]\n";
+        let loaded = crate::config::load::load_text("countersign.yaml", text).unwrap();
+        assert_eq!(secret_variables(&loaded.tree), ["HEAD", "PASS"]);
     }
 
     #[test]

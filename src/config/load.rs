@@ -174,19 +174,23 @@ fn read_all(
 ) -> Result<Loaded, Diagnostics> {
     let mut texts = SourceTexts::default();
     let mut documents = Vec::new();
+    let mut main_is_broken = false;
     for (file, text) in files {
-        let tree = yaml::parse(&file, &text);
-        texts.add(file.clone(), text.into(), tree.as_ref().ok());
-        match tree {
-            Ok(root) => documents.push(Document { file, root }),
-            Err(found) => errors.extend(found.into_iter().map(|one| in_file(one, &file))),
+        let parsed = yaml::parse(&file, &text);
+        texts.add(file.clone(), text.into(), parsed.root.as_ref());
+        errors.extend(parsed.errors.into_iter().map(|one| in_file(one, &file)));
+        match parsed.root {
+            Some(root) => documents.push(Document { file, root }),
+            // Without the main file there are no variables, and everything else would be blamed for that.
+            None if documents.is_empty() => main_is_broken = true,
+            None => {}
         }
     }
-    if documents.len() < texts.len() {
-        // Half a configuration would blame the wrong lines: what a broken file names would be missing in the others.
+    if main_is_broken || documents.is_empty() {
         return Err(Diagnostics::new(errors, texts));
     }
-    let mut loaded = Reading { texts, errors }.config(documents, environment);
+    let complete = documents.len() == texts.len();
+    let mut loaded = Reading { texts, errors, complete }.config(documents, environment);
     let found = std::mem::take(&mut loaded.warnings);
     if found.iter().any(|one| one.severity == Severity::Error) {
         return Err(Diagnostics::new(found, loaded.texts));
@@ -205,6 +209,8 @@ fn in_file(mut one: Diagnostic, file: &Arc<Path>) -> Diagnostic {
 struct Reading {
     texts: SourceTexts,
     errors: Vec<Diagnostic>,
+    /// Every file could be read.
+    complete: bool,
 }
 
 impl Reading {
@@ -234,7 +240,7 @@ impl Reading {
             written.extend_from_slice(mapping(more.credentials.as_ref(), "credentials", errors));
             rules.extend_from_slice(sequence(more.rules.as_ref(), "rules", errors));
         }
-        let credentials = Credentials::new(&written, errors);
+        let credentials = Credentials::new(&written, self.complete, errors);
         let tree =
             whole_tree(documents.first().map_or(&empty, |main| &main.root), &variables, &credentials.trees, &rules);
         let mut named = BTreeSet::new();
@@ -322,7 +328,7 @@ fn whole_tree(main: &Node, variables: &Variables, credentials: &[Entry], rules: 
                 name: "environment".into(),
                 place: main.entry("environment").map_or(&place, |one| &one.key.place).clone(),
             },
-            value: Node::scalar(name.as_str(), true, place.clone()),
+            value: Node::scalar(name.as_str(), true, main.get("environment").map_or(&place, |one| &one.place).clone()),
         });
     }
     let vars: Vec<Entry> = variables

@@ -38,13 +38,15 @@ const MAX_RULE_DEPTH: usize = 16;
 pub(super) struct Credentials<'a> {
     /// Every name that is written, also of those that are wrong.
     names: HashSet<&'a str>,
+    /// A name that is not here does not exist; false if some file could not be read.
+    complete: bool,
     /// As trees, with their `type`.
     pub(super) trees: Vec<Entry>,
 }
 
 impl<'a> Credentials<'a> {
     /// From the entries of all `credentials:`, in the order of the files.
-    pub(super) fn new(written: &'a [Entry], errors: &mut Vec<Diagnostic>) -> Self {
+    pub(super) fn new(written: &'a [Entry], complete: bool, errors: &mut Vec<Diagnostic>) -> Self {
         let mut first: BTreeMap<&str, &Place> = BTreeMap::new();
         let mut kept = Vec::new();
         for entry in written {
@@ -57,7 +59,7 @@ impl<'a> Credentials<'a> {
             kept.push(entry.clone());
         }
         let trees = extend_credentials(&kept, errors);
-        Self { names: first.into_keys().collect(), trees }
+        Self { names: first.into_keys().collect(), complete, trees }
     }
 
     /// Reads every credential, whether or not a rule uses it.
@@ -111,6 +113,7 @@ impl<'a> Credentials<'a> {
     fn one(&self, node: &Node, user: &str, errors: &mut Vec<Diagnostic>) -> Option<AuthRef> {
         match (&node.value, node.text()) {
             (_, Some(name)) if self.names.contains(name) => Some(AuthRef::Named(name.to_owned())),
+            (_, Some(_)) if !self.complete => None,
             (_, Some(name)) => {
                 errors.push(self.unknown(
                     format!("{user} uses credential `{name}`, which does not exist"),
@@ -148,7 +151,7 @@ impl<'a> Credentials<'a> {
     /// Checks the names in `${token:name}` of a tree.
     pub(super) fn check_tokens(&self, node: &Node, errors: &mut Vec<Diagnostic>) {
         each_token(node, &mut |name, place| {
-            if !self.names.contains(name) {
+            if self.complete && !self.names.contains(name) {
                 errors.push(self.unknown(
                     format!("`${{token:{name}}}` names a credential that does not exist"),
                     name,

@@ -12,7 +12,8 @@ use super::{
 /// Prints what is in force: all files as one, variables replaced, `extends` applied. Literal values that may be
 /// secrets are `***`; references stay, because they are not the secret. With `origin` every value says `file:line`.
 pub fn show(loaded: &Loaded, origin: bool) -> String {
-    let mut printer = Printer { out: String::new(), origin };
+    let mut printer = Printer { out: String::new(), origin, hidden: Vec::new() };
+    collect_hidden(&loaded.tree, Mask::Plain, "", &mut printer.hidden);
     match &loaded.tree.value {
         Value::Mapping(entries) => printer.entries(entries, 0, Mask::Plain, false),
         _ => printer.out.push_str("{}\n"),
@@ -27,6 +28,10 @@ enum Mask {
     Plain,
     /// In a credential: those under keys known to hold no secret.
     Credential,
+    /// Those that do not turn up in a credential as a secret.
+    Variable,
+    /// In `headers.set`: those whose field does not look like it carries a secret.
+    Header,
     /// None.
     All,
 }
@@ -79,6 +84,8 @@ const SHOWN: &[&str] = &[
 struct Printer {
     out: String,
     origin: bool,
+    /// Literal secrets of credentials: a variable may hold them too.
+    hidden: Vec<String>,
 }
 
 impl Printer {
@@ -99,7 +106,10 @@ impl Printer {
         match &node.value {
             Value::Null | Value::Wrong => self.end_line(" null", node),
             Value::Scalar(one) => {
-                let text = shown(&one.text, mask, key);
+                let mut text = shown(&one.text, mask, key);
+                if mask == Mask::Variable && self.hidden.iter().any(|hidden| text.contains(hidden)) {
+                    text = "***".to_owned();
+                }
                 self.out.push(' ');
                 scalar(&mut self.out, &text, one.plain && *text == *one.text);
                 self.end_line("", node);
@@ -149,9 +159,34 @@ impl Printer {
 fn below(mask: Mask, key: &str, value: &Node) -> Mask {
     match (mask, key) {
         (Mask::All, _) | (_, "clients" | "cookies") => Mask::All,
+        (Mask::Plain, "vars") => Mask::Variable,
+        (Mask::Plain, "set") => Mask::Header,
         (Mask::Plain, "credentials") => Mask::Credential,
         (Mask::Plain, "auth") if matches!(value.value, Value::Mapping(_)) => Mask::Credential,
         (mask, _) => mask,
+    }
+}
+
+/// The literals that `show` masks, but for those so short that they are everywhere.
+fn collect_hidden(node: &Node, mask: Mask, key: &str, hidden: &mut Vec<String>) {
+    match &node.value {
+        Value::Null | Value::Wrong => {}
+        Value::Scalar(scalar) if shown(&scalar.text, mask, key) != *scalar.text => {
+            let parts = Text::parse(&scalar.text).map(|text| text.parts().to_vec()).unwrap_or_default();
+            hidden.extend(parts.into_iter().filter_map(|part| match part {
+                Part::Literal(literal) if literal.len() >= 4 => Some(literal),
+                _ => None,
+            }));
+        }
+        Value::Scalar(_) => {}
+        Value::Sequence(items) => {
+            let mask = |item| if key == "auth" { below(mask, key, item) } else { mask };
+            items.iter().for_each(|item| collect_hidden(item, mask(item), key, hidden));
+        }
+        Value::Mapping(entries) => entries.iter().for_each(|entry| {
+            let mask = below(mask, &entry.key.name, &entry.value);
+            collect_hidden(&entry.value, mask, &entry.key.name, hidden);
+        }),
     }
 }
 
@@ -159,7 +194,11 @@ fn below(mask: Mask, key: &str, value: &Node) -> Mask {
 fn shown(text: &str, mask: Mask, key: &str) -> String {
     let open = match mask {
         Mask::All => false,
-        Mask::Plain => !is_secret_key(key),
+        Mask::Plain | Mask::Variable => !is_secret_key(key),
+        Mask::Header => {
+            !is_secret_key(key)
+                && !["auth", "key", "sig", "session"].iter().any(|part| key.to_ascii_lowercase().contains(part))
+        }
         Mask::Credential => SHOWN.contains(&key),
     };
     if open {

@@ -166,9 +166,17 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, Diagnostic> {
     })
 }
 
-/// Parses one document. Errors that stop the parser come alone, others together. Never panics, never takes more
-/// memory than a small multiple of the limits.
-pub fn parse(file: &Arc<Path>, text: &str) -> Result<Node, Vec<Diagnostic>> {
+/// What became of a text.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The tree, unless the text is not YAML. Of duplicate keys it has the first.
+    pub root: Option<Node>,
+    /// What is wrong.
+    pub errors: Vec<Diagnostic>,
+}
+
+/// Parses one document. Never panics, never takes more memory than a small multiple of the limits.
+pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     let mut builder = Builder {
         file,
         text,
@@ -180,7 +188,8 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Result<Node, Vec<Diagnostic>> {
         errors: Vec::new(),
     };
     if text.len() > MAX_BYTES {
-        return Err(vec![Diagnostic::error(format!("the file is longer than {} MiB", MAX_BYTES >> 20))]);
+        let error = Diagnostic::error(format!("the file is longer than {} MiB", MAX_BYTES >> 20));
+        return Parsed { root: None, errors: vec![error] };
     }
     for event in Parser::new_from_str(text) {
         let step = match event {
@@ -189,15 +198,12 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Result<Node, Vec<Diagnostic>> {
         };
         if let Err(error) = step {
             builder.errors.push(error);
-            return Err(builder.errors);
+            return Parsed { root: None, errors: builder.errors };
         }
     }
     let start = Place { file: file.clone(), line: 1, column: 1, span: (0, 0) };
-    match builder.root {
-        _ if !builder.errors.is_empty() => Err(builder.errors),
-        Some(root) => Ok(root.node),
-        None => Ok(Node { value: Value::Null, place: start }),
-    }
+    let root = builder.root.map_or(Node { value: Value::Null, place: start }, |root| root.node);
+    Parsed { root: Some(root), errors: builder.errors }
 }
 
 /// A finished node with its measures.

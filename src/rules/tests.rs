@@ -57,7 +57,10 @@ impl SchemeBuilder for Fakes {
 
     fn list(&self, members: Vec<Arc<dyn AuthScheme>>) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
         let names: Vec<_> = members.iter().map(|member| member.describe()).collect();
-        Arc::new(Fake(names.join("+")))
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(vec!["both fill the same place".to_owned()]);
+        }
+        Ok(Arc::new(Fake(names.join("+"))))
     }
 
     fn text(&self, text: &Text) -> Result<Secret, String> {
@@ -320,6 +323,7 @@ fn all_errors_come_at_once() {
             rule("typo", 2).host(&["a.*"]).path(&["x"]).methods(&["G ET"]).auth(&["gihtub", "zzzzzz"]),
             odd,
             rule("empty", 4).host(&["c"]).path(&[]),
+            rule("twice", 6).host(&["e"]).auth(&["a", "a"]),
             rule("vague", 5).host(&["d"]).when(WhenConfig::default()),
         ],
         &[
@@ -336,6 +340,7 @@ fn all_errors_come_at_once() {
             "the value of the header `x-a` holds a control character",
             "the value of the header `x-b`: `X` is not set",
             "`tls.ca_only` trusts nobody",
+            "both fill the same place",
             "`path` of the rule `empty` is an empty list",
             "`when` holds no condition",
         ],

@@ -29,7 +29,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event};
 pub struct Watched {
     /// Files, whether they exist or not.
     pub files: Vec<PathBuf>,
-    /// Folders of which every `*.yaml` and `*.yml` file counts, whether they exist or not.
+    /// Folders of which every `*.yaml` and `*.yml` file counts that is not hidden, whether they exist or not.
     pub folders: Vec<PathBuf>,
 }
 
@@ -298,7 +298,9 @@ fn files_of(list: &Watched) -> BTreeSet<PathBuf> {
     let mut files: BTreeSet<PathBuf> = list.files.iter().cloned().collect();
     for folder in &list.folders {
         let Ok(entries) = fs::read_dir(folder) else { continue };
-        let yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml" || end == "yml");
+        // Editors leave hidden files beside the one they save.
+        let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let yaml = |path: &PathBuf| path.extension().is_some_and(|end| end == "yaml" || end == "yml") && !hidden(path);
         files.extend(entries.flatten().map(|entry| entry.path()).filter(yaml));
     }
     files
@@ -418,5 +420,70 @@ impl Held {
                 Self::Text(hasher.finish())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn every_folder_on_the_way_to_a_file_is_watched() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        for folder in ["etc", "etc/..v1", "dotfiles", "etc/rules.d"] {
+            fs::create_dir(at(folder)).unwrap();
+        }
+        symlink("..v1", at("etc/..data")).unwrap();
+        symlink("..data/a.yaml", at("etc/a.yaml")).unwrap();
+        symlink("../dotfiles/b.yaml", at("etc/b.yaml")).unwrap();
+        symlink("loop.yaml", at("etc/loop.yaml")).unwrap();
+        let list = |files: &[&str], folders: &[&str]| Watched {
+            files: files.iter().map(|file| at(file)).collect(),
+            folders: folders.iter().map(|folder| at(folder)).collect(),
+        };
+        let found = |list: &Watched| folders_of(list).into_iter().collect::<Vec<_>>();
+        assert_eq!(found(&list(&["etc/a.yaml"], &[])), [at("etc"), at("etc/..data")]);
+        assert_eq!(found(&list(&["etc/b.yaml"], &[])), [at("etc"), at("etc/../dotfiles")]);
+        assert_eq!(found(&list(&["etc/loop.yaml", "none/x.yaml"], &["etc/rules.d"])), [at("etc"), at("etc/rules.d")]);
+    }
+
+    #[test]
+    fn blank_missing_and_unreadable_files_are_told_apart_from_text() {
+        let root = tempfile::tempdir().unwrap();
+        let list = Watched { files: vec![root.path().join("a.yaml")], folders: vec![root.path().to_owned()] };
+        let file = &list.files[0];
+        let missing = State::of(&list);
+        fs::write(file, " \n").unwrap();
+        let blank = State::of(&list);
+        fs::write(file, "x").unwrap();
+        let text = State::of(&list);
+        fs::write(root.path().join("b.yml"), "y").unwrap();
+        fs::write(root.path().join("c.txt"), "z").unwrap();
+        fs::write(root.path().join(".b.yml"), "z").unwrap();
+        let more = State::of(&list);
+        assert!(!missing.is_blank(file) && !missing.has_text(file));
+        assert!(blank.is_blank(file) && text.has_text(file));
+        assert!(blank.lost_since(&text) && missing.lost_since(&text) && !text.lost_since(&blank));
+        assert_eq!(text.changes(&more), [root.path().join("b.yml")]);
+    }
+
+    #[test]
+    fn without_events_changes_are_found_by_reading() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("a");
+        fs::write(&file, "1").unwrap();
+        let (sender, changes) = mpsc::channel();
+        let list = Watched { files: vec![file.clone()], folders: Vec::new() };
+        let told = move |changed: &[PathBuf]| drop(sender.send(changed.to_vec()));
+        let watcher = Watcher::start(Mode::Poll, None, move || list.clone(), told).unwrap();
+        assert!(!watcher.has_events());
+        // The same size and the same time of change: only the content tells.
+        let time = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::write(&file, "2").unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+        assert_eq!(changes.recv_timeout(Duration::from_secs(20)).unwrap(), [file]);
     }
 }

@@ -1,0 +1,469 @@
+//! `digest`: challenge and response (RFC 7616; RFC 2617 and 2069 for old servers), also toward a parent proxy.
+//!
+//! `hash` is the arithmetic, `nonce` what servers said. A request to an origin whose nonce is known is answered before
+//! it is challenged; a refusal right after our answer to a fresh challenge is final, because the password is wrong and
+//! a second try may lock the account.
+
+mod hash;
+mod nonce;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, header, request::Parts};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use unicode_normalization::UnicodeNormalization;
+
+pub use self::hash::{Algorithm, Qop};
+use self::{
+    hash::Inputs,
+    nonce::{Nonce, Nonces, Terms},
+};
+use super::{
+    AuthError, AuthErrorKind, AuthScheme, Build, BuildContext,
+    challenge::parse_params,
+    held::{Field, Held, header_value, not_ready},
+    scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict, request_target},
+};
+use crate::{config::text::Text, secret::Secret};
+
+/// `digest:`
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DigestConfig {
+    /// User name.
+    pub username: Text,
+    /// Password.
+    pub password: Text,
+    /// Answer challenges. `false`: send only what is preset.
+    #[serde(default = "yes")]
+    pub retry: bool,
+    /// Preset realm; only challenges of this realm are answered.
+    #[serde(default)]
+    pub realm: Option<String>,
+    /// Preset nonce: with `realm`, the first request already carries a header.
+    #[serde(default)]
+    pub nonce: Option<String>,
+    /// Only challenges with this algorithm are answered.
+    #[serde(default)]
+    pub algorithm: Option<Algorithm>,
+    /// Only challenges that offer this are answered; default `auth`, else `auth-int`.
+    #[serde(default)]
+    pub qop: Option<Qop>,
+    /// First count for the preset nonce, as 8 hexadecimal digits.
+    #[serde(default)]
+    pub nonce_count: Option<String>,
+    /// The client's nonce; default: random.
+    #[serde(default)]
+    pub client_nonce: Option<String>,
+    /// Preset opaque.
+    #[serde(default)]
+    pub opaque: Option<String>,
+    /// Use a known nonce before being challenged again.
+    #[serde(default = "yes")]
+    pub preemptive: bool,
+    /// Whether a name outside ASCII goes as `username*`.
+    #[serde(default)]
+    pub username_star: UsernameStar,
+    /// Check the server's own proof.
+    #[serde(default)]
+    pub verify_rspauth: VerifyRspauth,
+}
+
+/// Whether a name outside ASCII goes as `username*`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UsernameStar {
+    /// Yes, unless the server wants it hashed.
+    #[default]
+    Auto,
+    /// Never: UTF-8 in `username`.
+    Never,
+}
+
+/// What is done about the server's own proof, `rspauth`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VerifyRspauth {
+    /// It is not looked at.
+    #[default]
+    Off,
+    /// A wrong one is logged.
+    Warn,
+    /// An answer without a right one is refused. One over the body (`auth-int`) cannot be checked and is refused too.
+    Require,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Build for DigestConfig {
+    fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
+        let mut errors = Vec::new();
+        if !self.retry && (self.realm.is_none() || self.nonce.is_none()) {
+            errors.push("`retry: false` sends only what is preset: set `realm` and `nonce`".to_owned());
+        }
+        let count = self.nonce_count.as_deref().unwrap_or("00000001");
+        let first_count = u32::from_str_radix(count, 16).ok().filter(|_| count.len() == 8 && !count.starts_with('+'));
+        if first_count.is_none() {
+            errors.push("`nonce_count` has to be 8 hexadecimal digits".to_owned());
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let credential: Arc<str> = name.into();
+        let owner = credential.clone();
+        let fields = vec![Field::open(&self.username), Field::secret(&self.password)];
+        let login = Held::new(name, fields, &context.sources, move |secrets| {
+            let [username, password] = secrets else { return Err(not_ready(&owner)) };
+            if username.expose().contains(char::is_control) {
+                return Err(AuthError::missing(format!("credential `{owner}`: `username` holds a control character")));
+            }
+            Ok(Login { username: username.expose().to_owned(), password: password.clone() })
+        })?;
+        Ok(Arc::new(Digest {
+            credential,
+            config: self.clone(),
+            first_count: first_count.unwrap_or(1),
+            slots: [Slot::Header(header::AUTHORIZATION)],
+            login,
+            nonces: Nonces::default(),
+            hashes_bodies: AtomicBool::new(self.qop == Some(Qop::AuthInt)),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Digest {
+    credential: Arc<str>,
+    config: DigestConfig,
+    first_count: u32,
+    slots: [Slot; 1],
+    login: Held<Login>,
+    nonces: Nonces,
+    /// Some server wants bodies in the hash, so they must be read first from now on.
+    hashes_bodies: AtomicBool,
+}
+
+struct Login {
+    username: String,
+    password: Secret,
+}
+
+/// What is remembered between the sends of one exchange, in [`Round::memo`].
+#[derive(Clone, Copy, Default)]
+struct Memo {
+    /// The last refusal brought a challenge that the next send answers.
+    learnt: bool,
+    /// The generation of the password that was used.
+    login: u64,
+    /// The server's own proof was wrong.
+    forged: bool,
+}
+
+impl Memo {
+    fn of(round: &Round) -> Self {
+        let Some((flags, login)) = round.memo.as_deref().and_then(|memo| memo.split_once(' ')) else {
+            return Self::default();
+        };
+        Self { learnt: flags.contains('l'), forged: flags.contains('f'), login: login.parse().unwrap_or(0) }
+    }
+
+    fn keep(self, round: &mut Round) {
+        let learnt = if self.learnt { "l" } else { "" };
+        let forged = if self.forged { "f" } else { "" };
+        round.memo = Some(format!("{learnt}{forged} {}", self.login).into());
+    }
+}
+
+impl AuthScheme for Digest {
+    fn name(&self) -> &'static str {
+        "digest"
+    }
+
+    fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    fn body_use(&self, _: &Parts) -> BodyUse {
+        if self.hashes_bodies.load(Ordering::Relaxed) { BodyUse::Whole } else { BodyUse::Replay }
+    }
+
+    fn ready(&self, _: SystemTime) -> Ready<'_> {
+        self.login.ready()
+    }
+
+    fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
+        let current = self.login.current();
+        let login = current.as_ref().ok_or_else(|| not_ready(&self.credential))?;
+        let mut memo = Memo::of(round);
+        memo.login = login.stamp;
+        round.answered = memo.learnt;
+        memo.keep(round);
+        let Some(nonce) = self.nonce_for(out, memo.learnt) else {
+            round.stamp = 0;
+            out.note(|| "digest: no nonce is known yet, so this goes without and waits for the challenge".to_owned());
+            return Ok(());
+        };
+        round.stamp = nonce.stamp;
+        let value = self.answer(out, &nonce, &login.value)?;
+        out.authorize(value);
+        Ok(())
+    }
+
+    fn review(&self, reply: &Reply<'_>, round: &mut Round) -> Verdict {
+        if reply.is_refusal() {
+            return self.refused(reply, round);
+        }
+        self.accepted(reply, round)
+    }
+
+    fn renew<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
+        Box::pin(async move {
+            let memo = Memo::of(round);
+            if memo.forged {
+                let why = format!(
+                    "credential `{}`: the server did not prove that it knows the password (`rspauth`), which \
+                     `verify_rspauth: require` demands",
+                    self.credential
+                );
+                return Err(AuthError::new(AuthErrorKind::Rejected, why));
+            }
+            self.login.renew(memo.login).await
+        })
+    }
+
+    fn has_stale(&self) -> bool {
+        self.login.is_made()
+    }
+
+    fn describe(&self) -> String {
+        let user = self.login.current().as_ref().map_or_else(|| "?".into(), |entry| entry.value.username.clone());
+        format!("digest {user}:***")
+    }
+}
+
+impl Digest {
+    fn nonce_for(&self, out: &Outgoing<'_>, answering: bool) -> Option<Arc<Nonce>> {
+        let known = self.nonces.find(out.hop(), out.target(), &out.head().uri, answering);
+        let usable = known.filter(|_| answering || self.config.preemptive || !self.config.retry);
+        usable.or_else(|| {
+            let preset = Terms::preset(&self.config)?;
+            Some(self.nonces.learn(out.hop(), out.target(), preset, self.first_count))
+        })
+    }
+
+    /// The value of `Authorization`.
+    fn answer(&self, out: &mut Outgoing<'_>, nonce: &Nonce, login: &Login) -> Result<HeaderValue, AuthError> {
+        let terms = &nonce.terms;
+        let count = nonce.next_count();
+        let client_nonce = nonce.client_nonce(out.clock(), self.config.client_nonce.as_deref());
+        let uri = out.request_target().into_owned();
+        let method = out.head().method.as_str().to_owned();
+        let body = match out.body() {
+            Some(body) => body.clone(),
+            None if terms.qop == Some(Qop::AuthInt) && may_have_body(out.head()) => {
+                return Err(AuthError::missing(format!(
+                    "credential `{}`: the server wants the body in the proof, and it was not read first; send it once \
+                     more, or set `qop: auth-int`",
+                    self.credential
+                )));
+            }
+            None => bytes::Bytes::new(),
+        };
+        let (username, password) = (normal(&login.username, terms.utf8), normal(login.password.expose(), terms.utf8));
+        let inputs = Inputs {
+            algorithm: terms.algorithm,
+            username: &username,
+            realm: &terms.realm,
+            password: &password,
+            method: &method,
+            uri: &uri,
+            nonce: &terms.nonce,
+            nc: &count,
+            cnonce: &client_nonce,
+            qop: terms.qop,
+            body: &body,
+        };
+        out.canonical("digest", "a2", || format!("{method}:{uri}"));
+        let line = self.line(terms, &inputs);
+        header_value(&self.credential, "username", &line)
+    }
+
+    fn line(&self, terms: &Terms, inputs: &Inputs<'_>) -> String {
+        let username = self.username(terms, inputs);
+        let mut line = format!(
+            "Digest {username}, realm={}, nonce={}, uri={}, response=\"{}\"",
+            quoted(inputs.realm),
+            quoted(inputs.nonce),
+            quoted(inputs.uri),
+            inputs.response(),
+        );
+        let mut add = |name: &str, value: &str| {
+            line.push_str(", ");
+            line.push_str(name);
+            line.push('=');
+            line.push_str(value);
+        };
+        if terms.names_algorithm {
+            add("algorithm", terms.algorithm.as_str());
+        }
+        if terms.qop.is_some() || terms.algorithm.is_session() {
+            add("cnonce", &quoted(inputs.cnonce));
+        }
+        if let Some(opaque) = &terms.opaque {
+            add("opaque", &quoted(opaque));
+        }
+        if let Some(qop) = terms.qop {
+            add("qop", qop.as_str());
+            add("nc", inputs.nc);
+        }
+        if terms.userhash {
+            add("userhash", "true");
+        }
+        line
+    }
+
+    fn username(&self, terms: &Terms, inputs: &Inputs<'_>) -> String {
+        if terms.userhash {
+            let hashed = terms.algorithm.hash(format!("{}:{}", inputs.username, inputs.realm).as_bytes());
+            return format!("username=\"{hashed}\"");
+        }
+        if !inputs.username.is_ascii() && self.config.username_star == UsernameStar::Auto {
+            return format!("username*=UTF-8''{}", utf8_percent_encode(inputs.username, ATTR_CHAR));
+        }
+        format!("username={}", quoted(inputs.username))
+    }
+
+    /// 401 or 407: learn the challenge and answer it, unless we have just done so.
+    fn refused(&self, reply: &Reply<'_>, round: &mut Round) -> Verdict {
+        if !self.config.retry {
+            return Verdict::Deliver;
+        }
+        let mut memo = Memo::of(round);
+        let stale = round.challenges.iter().any(|challenge| {
+            challenge.is("digest") && challenge.param("stale").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        });
+        let chosen = Terms::choose(&round.challenges, &self.config, &reply.request.uri);
+        let wants_body = chosen.as_ref().is_some_and(|terms| terms.qop == Some(Qop::AuthInt));
+        let body_read = !wants_body || self.hashes_bodies.swap(true, Ordering::Relaxed);
+        let Some(terms) = chosen else { return Verdict::Deliver };
+        self.nonces.learn(reply.hop, reply.target, terms, 1);
+        if round.answered && !stale {
+            return if self.login.is_rereadable() { Verdict::Renew } else { Verdict::Deliver };
+        }
+        if !body_read && may_have_body(reply.request) {
+            // The body is gone unhashed; from the next request on it is read first.
+            return Verdict::Deliver;
+        }
+        memo.learnt = true;
+        memo.keep(round);
+        Verdict::Retry
+    }
+
+    /// Any other answer: a next nonce, and the server's own proof.
+    fn accepted(&self, reply: &Reply<'_>, round: &mut Round) -> Verdict {
+        let info = reply.headers.get(reply.hop.authentication_info());
+        let info = info.map(|value| parse_params(&String::from_utf8_lossy(value.as_bytes()))).unwrap_or_default();
+        let param = |name: &str| info.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let sent = reply.request.headers.get(reply.hop.authorization()).and_then(|value| value.to_str().ok());
+        let Some(sent) = sent.and_then(|sent| sent.strip_prefix("Digest ")).filter(|_| round.stamp != 0) else {
+            return Verdict::Deliver;
+        };
+        let proof = self.config.verify_rspauth;
+        let proven = proof == VerifyRspauth::Off || self.is_proven(reply, &parse_params(sent), param("rspauth"));
+        // A nonce that is not the present one any more says nothing about the next.
+        let used = self.nonces.find(reply.hop, reply.target, &reply.request.uri, true);
+        let used = used.filter(|used| used.stamp == round.stamp);
+        if let (Some(used), Some(next)) = (used, param("nextnonce").filter(|next| !next.is_empty())) {
+            let terms = Terms { nonce: next.to_owned(), ..used.terms.clone() };
+            self.nonces.learn(reply.hop, reply.target, terms, 1);
+        }
+        match (proven, proof) {
+            (false, VerifyRspauth::Require) => {
+                let memo = Memo { forged: true, ..Memo::of(round) };
+                memo.keep(round);
+                Verdict::Renew
+            }
+            (false, VerifyRspauth::Warn) => {
+                tracing::warn!(credential = %self.credential, target = %reply.target, "the server's rspauth is wrong or missing");
+                Verdict::Deliver
+            }
+            _ => Verdict::Deliver,
+        }
+    }
+
+    /// Whether `rspauth` follows from the password and from what we sent.
+    fn is_proven(&self, reply: &Reply<'_>, sent: &[(String, String)], rspauth: Option<&str>) -> bool {
+        let param = |name: &str| sent.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let current = self.login.current();
+        let algorithm = Algorithm::parse(param("algorithm").unwrap_or("MD5"));
+        let (Some(login), Some(rspauth), Some(algorithm)) = (current.as_ref(), rspauth, algorithm) else {
+            return false;
+        };
+        let qop = match param("qop") {
+            None => None,
+            Some("auth") => Some(Qop::Auth),
+            // The proof covers the answer's body, which is not here.
+            Some(_) => return false,
+        };
+        let known = self.nonces.find(reply.hop, reply.target, &reply.request.uri, true);
+        let utf8 = known.is_some_and(|nonce| nonce.terms.utf8);
+        let expected = Inputs {
+            algorithm,
+            username: &normal(&login.value.username, utf8),
+            realm: param("realm").unwrap_or_default(),
+            password: &normal(login.value.password.expose(), utf8),
+            method: "",
+            uri: &request_target(reply.request, reply.target, reply.hop),
+            nonce: param("nonce").unwrap_or_default(),
+            nc: param("nc").unwrap_or_default(),
+            cnonce: param("cnonce").unwrap_or_default(),
+            qop,
+            body: &[],
+        };
+        crate::secret::constant_time_eq(expected.response().as_bytes(), rspauth.to_ascii_lowercase().as_bytes())
+    }
+}
+
+/// Normal form C where the server asks for it.
+fn normal(text: &str, utf8: bool) -> Cow<'_, str> {
+    if utf8 && !text.is_ascii() { Cow::Owned(text.nfc().collect()) } else { Cow::Borrowed(text) }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// True unless the head says that there is no body.
+fn may_have_body(head: &Parts) -> bool {
+    let length = head.headers.get(header::CONTENT_LENGTH);
+    head.headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length.as_bytes() != b"0")
+}
+
+/// All but the `attr-char` of RFC 8187.
+const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'!')
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'^')
+    .remove(b'_')
+    .remove(b'`')
+    .remove(b'|')
+    .remove(b'~');

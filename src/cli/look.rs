@@ -1,0 +1,137 @@
+//! Looking at a configuration without running it: `check` and `rules`.
+
+use std::{fmt::Write as _, path::Path};
+
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::{
+    Failure,
+    args::{CheckArgs, Global},
+    output, start,
+};
+use crate::{
+    app,
+    clock::Clock,
+    config::diagnostics::Diagnostics,
+    console::Redactor,
+    loading::{Loader, Origin, Ready},
+    rules::Node,
+    upstream::{Upstream, UpstreamSettings},
+};
+
+/// Reads and compiles what the flags choose, as a start would, with nothing listening. The runtime must outlive it.
+pub(super) fn ready(global: &Global) -> Result<(Runtime, Ready), Failure> {
+    let runtime = start::runtime()?;
+    let ready = {
+        let _inside = runtime.enter();
+        let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
+        let context = app::build_context(&upstream, &Redactor::default(), &global.data_dir()?, Clock::system());
+        let loader = Loader::new(Origin::Files(global.sources()), context, output::color_on_stderr());
+        let ready = loader.load(None).map_err(|errors| super::config::wrong(global, &errors))?;
+        loader
+            .parent_auth(&ready.loaded.config, &ready.rules)
+            .map_err(|errors| Failure::Config(format!("error: {}", errors.join("\nerror: "))))?;
+        ready
+    };
+    Ok((runtime, ready))
+}
+
+/// `check [FILE]`
+pub(super) fn check(global: &Global, args: &CheckArgs) -> Result<u8, Failure> {
+    let mut global = global.clone();
+    if let Some(file) = &args.file {
+        global.config = Some(file.clone());
+    }
+    let (_runtime, ready) = ready(&global)?;
+    let warnings = ready.loaded.diagnostics(ready.loaded.warnings.clone());
+    if global.json {
+        output::json(&warnings.to_json())?;
+        return Ok(0);
+    }
+    say_warnings(&warnings);
+    let config = &ready.loaded.config;
+    let mut text = config.files.first().map(|file| shown(file)).unwrap_or_default();
+    let _ =
+        write!(text, ": {} for {}", count(ready.rules.rules_count(), "rule"), count(ready.rules.hosts_count(), "host"));
+    if let Some(environment) = &config.environment {
+        let _ = write!(text, ", environment {}", output::inert(environment));
+    }
+    output::say(text + ": no errors");
+    Ok(0)
+}
+
+/// `1 rule`, `2 rules`.
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+fn say_warnings(warnings: &Diagnostics) {
+    if !warnings.is_empty() {
+        output::say(warnings.render(output::color_on_stderr()).trim_end());
+    }
+}
+
+/// `rules`
+pub(super) fn rules(global: &Global) -> Result<u8, Failure> {
+    let (_runtime, ready) = ready(global)?;
+    let nodes = ready.rules.rules();
+    if global.json {
+        output::json(&Value::Array(nodes.iter().map(as_json).collect()))?;
+    } else {
+        let mut text = String::new();
+        nodes.iter().for_each(|node| as_text(node, 0, &mut text));
+        output::data(text)?;
+    }
+    Ok(0)
+}
+
+/// One line: name, own conditions, credentials, place; then its children, indented.
+fn as_text(node: &Node, depth: usize, text: &mut String) {
+    let rule = node.rule();
+    let mut line = format!("{:indent$}{}", "", output::inert(&rule.name), indent = depth * 2);
+    for part in conditions(node) {
+        let _ = write!(line, "  {}", output::inert(&part));
+    }
+    let credentials =
+        if rule.credentials.is_empty() { "no credential".to_owned() } else { rule.credentials.join(" + ") };
+    let file = shown(&rule.place.file);
+    let _ = writeln!(text, "{line}  ->  {}  ({file}:{})", output::inert(&credentials), rule.place.line);
+    node.children().iter().for_each(|child| as_text(child, depth + 1, text));
+}
+
+/// Its own conditions in the order they are written in the reference.
+fn conditions(node: &Node) -> Vec<String> {
+    let conditions = node.conditions();
+    let mut parts: Vec<String> = Vec::new();
+    let mut add = |items: Vec<String>| {
+        if !items.is_empty() {
+            parts.push(items.join(","));
+        }
+    };
+    add(conditions.methods.iter().map(ToString::to_string).collect());
+    add(conditions.hosts.iter().map(ToString::to_string).collect());
+    add(conditions.paths.iter().map(ToString::to_string).collect());
+    add(conditions.when.headers.iter().map(|(name, glob)| format!("{name}: {}", glob.as_str())).collect());
+    add(conditions.when.query.iter().map(|(name, glob)| format!("?{name}={}", glob.as_str())).collect());
+    add(conditions.when.clients.iter().map(|client| format!("client {client}")).collect());
+    parts
+}
+
+fn as_json(node: &Node) -> Value {
+    let (rule, conditions) = (node.rule(), node.conditions());
+    json!({
+        "name": rule.name,
+        "file": rule.place.file.display().to_string(),
+        "line": rule.place.line,
+        "host": conditions.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "path": conditions.paths.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "methods": conditions.methods.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "credentials": rule.credentials,
+        "rules": node.children().iter().map(as_json).collect::<Vec<_>>(),
+    })
+}
+
+fn shown(file: &Path) -> String {
+    output::inert(&file.display().to_string())
+}
