@@ -74,7 +74,7 @@ fn aimed_head(head: &str, authority: &str) -> String {
     let parts: Vec<&str> = lines[start].split(' ').collect();
     if let [method, target, version] = parts.as_slice()
         && *method != "CONNECT"
-        && let Some((_, rest)) = target.split_once("://")
+        && let Some(rest) = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"))
         && !rest.contains('@')
     {
         let path = rest.find('/').map_or("/", |at| &rest[at..]);

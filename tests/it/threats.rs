@@ -213,7 +213,7 @@ async fn a_407_from_an_origin_is_data_and_proxy_fields_stay_here() {
     let credentials = STANDARD.encode(canary("proxy-user:x"));
     let lines = format!("Proxy-Authorization: Basic {credentials}\r\nProxy-Connection: keep-alive\r\n");
     let answer = get_with(&proxy, &origin, &lines).await;
-    assert_eq!(origin.connections(), 1, "asked once: {}", origin.text());
+    assert_eq!(origin.connections(), 1, "asked once: {}\n{answer}", origin.text());
     assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(!origin.text().to_ascii_lowercase().contains("proxy-"), "{}", origin.text());
     origin.never_saw(&credentials);
