@@ -207,10 +207,16 @@ async fn early_bytes_behind_a_declined_upgrade_are_dropped() {
 /// T25
 #[tokio::test]
 async fn a_407_from_an_origin_is_data_and_proxy_fields_stay_here() {
-    let answer = "HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n";
-    let (origin, proxy, _) = raw_scene(answer).await;
     use base64::{Engine, engine::general_purpose::STANDARD};
-    let credentials = STANDARD.encode(canary("proxy-user:x"));
+    let answer = "HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n";
+    let origin = RawOrigin::canned(None, answer).await;
+    let password = canary("proxy-password");
+    let config = format!(
+        "proxy: {{clients: {{me: {password}}}}}\n{}",
+        bearer(&format!("http://{}", origin.addr), "not-a-canary")
+    );
+    let proxy = proxy::with(config).canary(&password).start().await;
+    let credentials = STANDARD.encode(format!("me:{password}"));
     let lines = format!("Proxy-Authorization: Basic {credentials}\r\nProxy-Connection: keep-alive\r\n");
     let answer = get_with(&proxy, &origin, &lines).await;
     assert_eq!(origin.connections(), 1, "asked once: {}\n{answer}", origin.text());
