@@ -13,7 +13,7 @@ pub mod token;
 use std::time::Duration;
 
 pub use ca::TestCa;
-pub use client::{Answer, Client};
+pub use client::Client;
 pub use origin::{Origin, Seen, text};
 pub use proxy::Proxy;
 pub use raw::{RawConn, RawOrigin};

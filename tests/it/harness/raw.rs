@@ -24,7 +24,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 pub struct RawConn {
     stream: Box<dyn Stream>,
     unread: Vec<u8>,
-    log: Arc<Mutex<Vec<u8>>>,
+    log: Log,
 }
 
 impl RawConn {
@@ -135,12 +135,14 @@ impl RawConn {
     }
 }
 
+/// What one connection received.
+type Log = Arc<Mutex<Vec<u8>>>;
 type Script = Arc<dyn Fn(RawConn) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// An origin that plays a script on each connection and keeps what it received, byte for byte.
 pub struct RawOrigin {
     pub addr: SocketAddr,
-    logs: Arc<Mutex<Vec<Arc<Mutex<Vec<u8>>>>>>,
+    logs: Arc<Mutex<Vec<Log>>>,
     task: JoinHandle<()>,
 }
 
@@ -162,7 +164,7 @@ impl RawOrigin {
         let script: Script = Arc::new(move |conn| Box::pin(script(conn)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let logs: Arc<Mutex<Vec<_>>> = Arc::default();
+        let logs: Arc<Mutex<Vec<Log>>> = Arc::default();
         let kept = logs.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
