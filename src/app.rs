@@ -24,12 +24,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{
-        BuildContext, oauth2::SharedTokens,
+        BuildContext,
+        oauth2::SharedTokens,
         sources::{SecretStore, Sources as SecretSources},
     },
     clock::Clock,
     config::{Config, Unmatched},
-    console::{record::Console, redact::Redactor, ConsoleOptions},
+    console::{ConsoleOptions, record::Console, redact::Redactor},
     control::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
@@ -104,7 +105,13 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
         let sources = SecretSources::new(config.secrets.ttl, Arc::new(move |secret: &Secret| learn.add(secret)))
             .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let fetch = Arc::new(upstream.clone());
-        BuildContext { clock: clock.clone(), fetch, sources: Arc::new(sources), tokens: stores, shared: SharedTokens::default() }
+        BuildContext {
+            clock: clock.clone(),
+            fetch,
+            sources: Arc::new(sources),
+            tokens: stores,
+            shared: SharedTokens::default(),
+        }
     })
 }
 
@@ -407,7 +414,9 @@ impl Report for Follow {
         let proxy = &core.proxy;
         match core.base.upstream(&core.loader, config, rules) {
             Ok(settings) => proxy.upstream.set(settings),
-            Err(errors) => return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; "))),
+            Err(errors) => {
+                return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; ")));
+            }
         }
         core.redactor.set_names(&config.redact);
         proxy.current.store(Arc::new(core.base.snapshot(Arc::clone(rules), config, core.loader.passwords())));
@@ -417,7 +426,9 @@ impl Report for Follow {
         if news {
             let (rules, hosts) = (rules.rules_count(), rules.hosts_count());
             let generation = status.generation;
-            proxy.console.announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
+            proxy
+                .console
+                .announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
         }
     }
 
@@ -480,7 +491,8 @@ impl ControlState for Core {
     fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
         let reloader = Arc::clone(&self.reloader);
         Box::pin(async move {
-            let status = tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
+            let status =
+                tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
             match status.failure {
                 Some(failure) => Err(failure.message),
                 None => Ok(format!("generation {} is in force", status.generation)),
