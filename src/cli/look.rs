@@ -11,7 +11,7 @@ use super::{
     output, start,
 };
 use crate::{
-    app,
+    app::{self, count},
     clock::Clock,
     config::diagnostics::Diagnostics,
     console::Redactor,
@@ -64,11 +64,6 @@ pub(super) fn check(global: &Global, args: &CheckArgs) -> Result<u8, Failure> {
     }
     output::say(text + ": no errors");
     Ok(0)
-}
-
-/// `1 rule`, `2 rules`.
-fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn say_warnings(warnings: &Diagnostics) {
