@@ -4,6 +4,7 @@ pub mod args;
 mod ca;
 mod completions;
 mod config;
+mod demo;
 mod env;
 mod init;
 mod look;
@@ -103,6 +104,7 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Man => man::man(),
         Command::Run(args) => run::run(&global, &args, inherited),
         Command::Check(args) => look::check(&global, &args),
+        Command::Demo(args) => demo::demo(&global, &args),
         Command::Rules => look::rules(&global),
         other => not_joined("this command", &global, &other, inherited),
     }
