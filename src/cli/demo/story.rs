@@ -117,3 +117,26 @@ fn step(title: &'static str, why: &'static str, ask: Ask, expect: Expect) -> Ste
 fn expect(status: u16, says: &'static str, requests: u32, tokens: u32) -> Expect {
     Expect { status, says, counts: Counts { requests, tokens } }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+    use crate::cli::demo::files::Secrets;
+
+    fn complaint(expect: Expect, status: u16, body: &str) -> Option<String> {
+        let api = Api::new(Secrets::random().unwrap());
+        let ask = ask(Method::GET, "http://127.0.0.1:1", "/orders", "").unwrap();
+        let answer = Answer { status: StatusCode::from_u16(status).unwrap(), body: body.to_owned() };
+        step("t", "w", ask, expect).complaint(&answer, api.counts(), &api)
+    }
+
+    #[test]
+    fn a_step_is_right_only_if_answer_and_traffic_are() {
+        assert_eq!(complaint(expect(200, "robot", 0, 0), 200, "hello robot"), None);
+        assert!(complaint(expect(200, "robot", 0, 0), 401, "hello robot").unwrap().contains("200 was expected"));
+        assert!(complaint(expect(200, "robot", 0, 0), 200, "hello").unwrap().contains("does not say robot"));
+        assert!(complaint(expect(200, "robot", 1, 1), 200, "robot").unwrap().contains("saw 0 requests"));
+    }
+}
