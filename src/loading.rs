@@ -206,7 +206,8 @@ impl SchemeBuilder for Loader {
 
 impl reload::Source for Loader {
     fn load(&self, previous: &RuleSet) -> Result<reload::Loaded, String> {
-        let ready = Loader::load(self, Some(previous)).map_err(|errors| errors.render(self.0.color))?;
+        // Without colours: the message goes through the console and the control interface, which make them visible.
+        let ready = Loader::load(self, Some(previous)).map_err(|errors| errors.render(false))?;
         self.parent_auth(&ready.loaded.config, &ready.rules).map_err(|errors| errors.join("\n"))?;
         self.keep_passwords(ready.clients);
         Ok(watched(ready.loaded, ready.rules))

@@ -1,5 +1,7 @@
 //! The demo as a newcomer meets it: what it prints, that its commands work when copied, and that it leaves nothing behind.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -88,8 +90,8 @@ struct Up {
 }
 
 impl Up {
-    fn new(folder: &Path) -> Self {
-        let mut child = demo(folder, &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    fn new(folder: &Path, words: &[&str]) -> Self {
+        let mut child = demo(folder, words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || out.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
@@ -136,7 +138,7 @@ fn sh(line: &str) -> String {
 #[test]
 fn the_commands_it_prints_work_as_printed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut up = Up::new(folder.path());
+    let mut up = Up::new(folder.path(), &[]);
     up.until("Ctrl-C ends the demo");
     let rules = up.text.lines().find_map(|line| line.trim().strip_prefix("Rules ")).unwrap().trim().to_owned();
     assert!(fs::read_to_string(&rules).unwrap().contains("grant: client_credentials"));
@@ -176,8 +178,37 @@ fn the_commands_it_prints_work_as_printed() {
 #[test]
 fn ctrl_c_ends_it_in_the_middle_too() {
     let folder = tempfile::tempdir().unwrap();
-    let mut up = Up::new(folder.path());
+    let mut up = Up::new(folder.path(), &[]);
     up.until("1. ");
     up.end(Signal::INT);
+    assert!(is_empty(folder.path()), "something is left");
+}
+
+#[test]
+fn its_rule_file_can_be_changed_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Up::new(folder.path(), &["--color", "always"]);
+    up.until("Ctrl-C ends the demo");
+    let rules = PathBuf::from(up.text.lines().find_map(|line| line.trim().strip_prefix("Rules ")).unwrap().trim());
+    let data = rules.with_file_name("data");
+    let written = fs::read_to_string(&rules).unwrap();
+    let reload = |text: &str| {
+        fs::write(&rules, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        command.env_clear().arg("reload").arg("--data-dir").arg(&data);
+        command.output().unwrap()
+    };
+    assert!(reload(&written.replace("auth: reporter", "auth: none")).status.success());
+    let refused = reload(&written.replace("auth: reporter", "auth: nobody"));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && said.contains("`nobody`, which does not exist"), "{said}");
+    assert!(!said.contains("x1b"), "{said}");
+    if !sh("command -v curl").is_empty() {
+        let curl = up.text.lines().find(|line| line.starts_with("  curl -x") && line.ends_with("/reports")).unwrap();
+        let got = sh(curl);
+        assert!(got.contains("missing or wrong"), "the last good file is in force: {got}");
+    }
+    up.end(Signal::TERM);
+    assert!(up.text.contains("configuration refused") && !up.text.contains("\\x1b"), "{}", up.text);
     assert!(is_empty(folder.path()), "something is left");
 }
