@@ -24,12 +24,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{
-        BuildContext, oauth2::SharedTokens,
+        BuildContext,
+        oauth2::SharedTokens,
         sources::{SecretStore, Sources as SecretSources},
     },
     clock::Clock,
     config::{Config, Unmatched},
-    console::{record::Console, redact::Redactor, ConsoleOptions},
+    console::{ConsoleOptions, record::Console, redact::Redactor},
     control::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
@@ -99,12 +100,18 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
     let (upstream, redactor, data_dir) = (upstream.clone(), redactor.clone(), data_dir.clone());
     Box::new(move |config| {
         let learn = redactor.clone();
-        let keys = KeySources { file: config.tokens.key_file.clone(), keyring: true };
+        let keys = KeySources::from(&config.tokens);
         let stores = Arc::new(LazyStores::new(data_dir.clone(), keys));
         let sources = SecretSources::new(config.secrets.ttl, Arc::new(move |secret: &Secret| learn.add(secret)))
             .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let fetch = Arc::new(upstream.clone());
-        BuildContext { clock: clock.clone(), fetch, sources: Arc::new(sources), tokens: stores, shared: SharedTokens::default() }
+        BuildContext {
+            clock: clock.clone(),
+            fetch,
+            sources: Arc::new(sources),
+            tokens: stores,
+            shared: SharedTokens::default(),
+        }
     })
 }
 
@@ -230,28 +237,36 @@ impl Base {
 
     /// How origins are reached from now on.
     fn upstream(&self, loader: &Loader, config: &Config, rules: &RuleSet) -> Result<UpstreamSettings, Vec<String>> {
-        let auth = loader.parent_auth(config, rules)?;
-        let parent = match &config.proxy.upstream {
-            None => None,
-            Some(parent) => Some(ParentProxy {
-                kind: parent.kind,
-                host: parent.host.clone(),
-                port: parent.port,
-                socks_login: None,
-                auth,
-                no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
-            }),
-        };
         Ok(UpstreamSettings {
-            parent,
-            deny_addresses: config.proxy.deny_addresses.clone(),
             own_listeners: vec![self.proxy_address, self.console_address],
-            limits: config.proxy.limits.clone(),
-            roots: config.proxy.roots,
             extra_ca: self.upstream_ca.clone(),
             own_ca: Some(self.own_ca.clone()),
+            ..upstream_settings(loader, config, rules)?
         })
     }
+}
+
+/// How a configuration says that origins are reached.
+pub fn upstream_settings(loader: &Loader, config: &Config, rules: &RuleSet) -> Result<UpstreamSettings, Vec<String>> {
+    let auth = loader.parent_auth(config, rules)?;
+    let parent = match &config.proxy.upstream {
+        None => None,
+        Some(parent) => Some(ParentProxy {
+            kind: parent.kind,
+            host: parent.host.clone(),
+            port: parent.port,
+            auth,
+            socks_login: None,
+            no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
+        }),
+    };
+    Ok(UpstreamSettings {
+        parent,
+        deny_addresses: config.proxy.deny_addresses.clone(),
+        limits: config.proxy.limits.clone(),
+        roots: config.proxy.roots,
+        ..UpstreamSettings::default()
+    })
 }
 
 /// What a [`Core`] is made of.
@@ -399,7 +414,9 @@ impl Report for Follow {
         let proxy = &core.proxy;
         match core.base.upstream(&core.loader, config, rules) {
             Ok(settings) => proxy.upstream.set(settings),
-            Err(errors) => return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; "))),
+            Err(errors) => {
+                return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; ")));
+            }
         }
         core.redactor.set_names(&config.redact);
         proxy.current.store(Arc::new(core.base.snapshot(Arc::clone(rules), config, core.loader.passwords())));
@@ -409,7 +426,9 @@ impl Report for Follow {
         if news {
             let (rules, hosts) = (rules.rules_count(), rules.hosts_count());
             let generation = status.generation;
-            proxy.console.announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
+            proxy
+                .console
+                .announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
         }
     }
 
@@ -472,7 +491,8 @@ impl ControlState for Core {
     fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
         let reloader = Arc::clone(&self.reloader);
         Box::pin(async move {
-            let status = tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
+            let status =
+                tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
             match status.failure {
                 Some(failure) => Err(failure.message),
                 None => Ok(format!("generation {} is in force", status.generation)),
@@ -521,6 +541,11 @@ impl Running {
     /// The rules in force.
     pub fn rules(&self) -> Arc<RuleSet> {
         Arc::clone(&self.core.proxy.snapshot().rules)
+    }
+
+    /// Environment variables that hold secrets: children must not see them.
+    pub fn secret_variables(&self) -> Vec<String> {
+        self.core.loader.secret_variables()
     }
 
     /// Where exchanges are shown.

@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod demo;
 mod env;
+mod explain;
 mod init;
 mod look;
 mod man;
@@ -106,6 +107,7 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Check(args) => look::check(&global, &args),
         Command::Demo(args) => demo::demo(&global, &args),
         Command::Rules => look::rules(&global),
+        Command::Explain(args) => explain::explain(&global, &args),
         other => not_joined("this command", &global, &other, inherited),
     }
 }
