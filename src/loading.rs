@@ -44,7 +44,6 @@ struct Shared {
     make_context: MakeContext,
     context: OnceLock<BuildContext>,
     runtime: Handle,
-    color: bool,
     passwords: Mutex<Vec<(Arc<str>, Secret)>>,
     variables: Mutex<Vec<String>>,
 }
@@ -67,14 +66,14 @@ pub struct Ready {
 }
 
 impl Loader {
-    /// A loader whose credentials are built with what `make_context` gives. `color` is for the text of errors.
+    /// A loader whose credentials are built with what `make_context` gives.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(origin: Origin, make_context: MakeContext, color: bool) -> Self {
+    pub fn new(origin: Origin, make_context: MakeContext) -> Self {
         let (runtime, context) = (Handle::current(), OnceLock::new());
         let (passwords, variables) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { origin, make_context, context, runtime, color, passwords, variables }))
+        Self(Arc::new(Shared { origin, make_context, context, runtime, passwords, variables }))
     }
 
     /// True if there are files that may change.

@@ -1,7 +1,5 @@
 //! The demo as a newcomer meets it: what it prints, that its commands work when copied, and that it leaves nothing behind.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
-
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
