@@ -64,6 +64,7 @@ fn once_shows_every_step_and_leaves_nothing() {
     }
     assert!(!text.contains('\x1b'), "colours in a pipe");
     shows_no_secret(&text);
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
     assert!(is_empty(folder.path()), "something is left");
 }
 
