@@ -124,7 +124,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let redactor = options.console.redactor.clone();
     let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
     let make_context = build_context(&upstream, &redactor, &options.data_dir, Clock::system());
-    let loader = Loader::new(options.origin.clone(), make_context, options.console.color);
+    let loader = Loader::new(options.origin.clone(), make_context);
     let ready = first_load(&loader, options.console.color).await?;
     let authority = open_authority(&options).await?;
     let sockets = Sockets::bind(&options, &ready.loaded.config).await?;

@@ -32,7 +32,7 @@ pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> 
         let _inside = runtime.enter();
         let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
         let context = app::build_context(&upstream, redactor, &global.data_dir()?, clock);
-        let loader = Loader::new(Origin::Files(global.sources()), context, output::color_on_stderr());
+        let loader = Loader::new(Origin::Files(global.sources()), context);
         let ready = loader.load(None).map_err(|errors| super::config::wrong(global, &errors))?;
         let settings = app::upstream_settings(&loader, &ready.loaded.config, &ready.rules)
             .map_err(|errors| Failure::Config(format!("error: {}", errors.join("\nerror: "))))?;
