@@ -86,6 +86,11 @@ fn level(args: &StartArgs) -> Level {
 /// Sends the program's own log, if `RUST_LOG` asks for one, to standard error; secrets masked by value.
 pub(super) fn log_to_stderr(redactor: &Redactor) {
     let Ok(filter) = EnvFilter::try_from_default_env() else { return };
+    // The watcher's own log of file events, written to a file in a watched folder, would feed itself for ever.
+    let filter = match "notify=warn".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let writer = Masked(redactor.clone());
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).try_init();
 }

@@ -48,6 +48,9 @@ pub struct Framing {
 pub struct Progress {
     /// Bytes from the start of the input that are complete and accepted.
     pub accepted: usize,
+    /// Set if the last message accepted begins here and its target must be [mended](mend_target) first; what follows
+    /// has not been read.
+    pub mend: Option<usize>,
 }
 
 /// Longest line with a chunk size and its extensions.
@@ -83,13 +86,16 @@ impl Framing {
         while at < input.len() {
             let rest = &input[at..];
             match &mut self.state {
-                State::Raw => return Ok(Progress { accepted: input.len() }),
+                State::Raw => return Ok(Progress { accepted: input.len(), mend: None }),
                 State::Head => match self.head(rest).map_err(|violation| (at, violation))? {
                     Some(length) => {
                         begun = Some(at);
                         at += length;
+                        if needs_mending(&rest[..length]) {
+                            return Ok(Progress { accepted: at, mend: begun });
+                        }
                     }
-                    None => return Ok(Progress { accepted: at }),
+                    None => return Ok(Progress { accepted: at, mend: None }),
                 },
                 State::Fixed { left, then_raw } => {
                     let take = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
@@ -112,7 +118,7 @@ impl Framing {
                 }
             }
         }
-        Ok(Progress { accepted: at })
+        Ok(Progress { accepted: at, mend: None })
     }
 
     /// A message whose body is malformed is refused as a whole if nothing of it was passed on yet.
@@ -225,6 +231,41 @@ fn check_request_line(line: &[u8]) -> Result<(MethodKind, bool), Violation> {
     };
     let kind = if method == b"CONNECT" { MethodKind::Connect } else { MethodKind::Other };
     Ok((kind, http11))
+}
+
+/// The target in a head that was accepted.
+fn target_of(head: &[u8]) -> Option<std::ops::Range<usize>> {
+    let start = memchr::memchr(b' ', head)? + 1;
+    let length = memchr::memchr(b' ', &head[start..])?;
+    Some(start..start + length)
+}
+
+/// Bytes that no URI holds (RFC 3986 section 2) but that clients send as they are, and that the URI parser refuses.
+fn is_foreign(byte: u8) -> bool {
+    matches!(byte, b'"' | b'<' | b'>' | b'`')
+}
+
+fn needs_mending(head: &[u8]) -> bool {
+    let Some(target) = target_of(head) else { return false };
+    let target = &head[target];
+    target.iter().any(|byte| is_foreign(*byte)) || (!target.is_ascii() && std::str::from_utf8(target).is_err())
+}
+
+/// The head with those bytes of its target percent-encoded that cannot stand in a URI; nothing else changes. Every
+/// server reads both spellings alike, and what is signed is what leaves.
+pub fn mend_target(head: &[u8]) -> Vec<u8> {
+    let Some(target) = target_of(head) else { return head.to_vec() };
+    let binary = std::str::from_utf8(&head[target.clone()]).is_err();
+    let mut mended = head[..target.start].to_vec();
+    for byte in &head[target.clone()] {
+        if is_foreign(*byte) || (binary && !byte.is_ascii()) {
+            mended.extend(format!("%{byte:02X}").into_bytes());
+        } else {
+            mended.push(*byte);
+        }
+    }
+    mended.extend_from_slice(&head[target.end..]);
+    mended
 }
 
 /// What the header lines say about framing.
@@ -508,7 +549,7 @@ mod tests {
     #[test]
     fn incomplete_heads_are_held_back_and_large_ones_refused() {
         let mut framing = Framing::new(100);
-        assert_eq!(framing.advance(b"GET / HTTP/1.1\r\nHo"), Ok(Progress { accepted: 0 }));
+        assert_eq!(framing.advance(b"GET / HTTP/1.1\r\nHo"), Ok(Progress { accepted: 0, mend: None }));
         assert!(framing.advance(&[b'a'; 101]).is_err());
     }
 

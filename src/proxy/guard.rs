@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::framing::{Framing, Violation};
+use super::framing::{Framing, Progress, Violation, mend_target};
 use crate::clock;
 
 /// What a connection and the requests on it share.
@@ -108,7 +108,7 @@ pub struct Guard<IO> {
     /// Input that is not yet complete.
     held: BytesMut,
     /// Input that is complete but not yet taken.
-    ready: Bytes,
+    ready: BytesMut,
     /// What follows once `ready` is taken.
     fate: Fate,
     deadlines: Deadlines,
@@ -139,7 +139,7 @@ impl<IO> Guard<IO> {
             framing: Framing::new(max_head),
             shared,
             held: BytesMut::new(),
-            ready: Bytes::new(),
+            ready: BytesMut::new(),
             fate: Fate::Open,
             deadlines,
             timer: Box::pin(tokio::time::sleep(deadlines.idle.min(deadlines.head))),
@@ -158,16 +158,18 @@ impl<IO> Guard<IO> {
 
     /// The connection itself, after an upgrade; with input that was read and not taken.
     pub fn into_parts(self) -> (IO, Bytes) {
-        let mut rest = BytesMut::from(&self.ready[..]);
+        let mut rest = self.ready;
         rest.extend_from_slice(&self.held);
         (self.io, rest.freeze())
     }
 
+    /// Lets nothing more in: what is ready is served, then the answer to the refused request, then the connection ends.
     fn refuse(&mut self, violation: Violation) {
         let _ = self.shared.violation.set(violation);
         self.held.clear();
         if self.framing.in_head() {
-            self.ready = format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", refusal_path()).into();
+            let stand_in = format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", refusal_path());
+            self.ready.extend_from_slice(stand_in.as_bytes());
             self.fate = Fate::Ended;
         } else {
             self.fate = Fate::Broken;
@@ -178,33 +180,44 @@ impl<IO> Guard<IO> {
     fn inspect(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> bool {
         let fresh = &buf.filled()[before..];
         let total = fresh.len();
-        let accepted = match self.framing.advance(fresh) {
-            Ok(progress) => {
-                self.held.extend_from_slice(&fresh[progress.accepted..]);
-                progress.accepted
+        let stays = match self.framing.advance(fresh) {
+            Ok(Progress { accepted, mend: None }) => {
+                self.held.extend_from_slice(&fresh[accepted..]);
+                accepted
+            }
+            Ok(Progress { accepted, mend: Some(start) }) => {
+                self.ready.extend(mend_target(&fresh[start..accepted]));
+                self.held.extend_from_slice(&fresh[accepted..]);
+                self.inspect_held();
+                start
             }
             Err((at, violation)) => {
                 self.refuse(violation);
                 at
             }
         };
-        if accepted < total {
-            buf.set_filled(before + accepted);
+        if stays < total {
+            buf.set_filled(before + stays);
         }
-        accepted > 0
+        stays > 0
     }
 
-    /// Reads on in what was held back.
+    /// Reads on in what was held back, as far as it is complete.
     fn inspect_held(&mut self) {
-        match self.framing.advance(&self.held) {
-            Ok(progress) => self.ready = self.held.split_to(progress.accepted).freeze(),
-            Err((at, violation)) => {
-                let ready = self.held.split_to(at).freeze();
-                self.refuse(violation);
-                if at > 0 {
-                    // What came before the refused request is served first.
-                    let refusal = std::mem::replace(&mut self.ready, ready);
-                    self.ready = [&self.ready[..], &refusal[..]].concat().into();
+        while !self.held.is_empty() {
+            match self.framing.advance(&self.held) {
+                Ok(Progress { accepted, mend: None }) => {
+                    self.ready.extend(self.held.split_to(accepted));
+                    return;
+                }
+                Ok(Progress { accepted, mend: Some(start) }) => {
+                    let read = self.held.split_to(accepted);
+                    self.ready.extend_from_slice(&read[..start]);
+                    self.ready.extend(mend_target(&read[start..]));
+                }
+                Err((at, violation)) => {
+                    self.ready.extend(self.held.split_to(at));
+                    self.refuse(violation);
                 }
             }
         }
@@ -420,6 +433,16 @@ mod tests {
             let (seen, shared) = through(&[&request[..cut], &request[cut..]]).await;
             assert_eq!(seen, request, "cut at {cut}");
             assert_eq!(shared.broken(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_stand_in_a_uri_is_encoded_and_nothing_else() {
+        let asked = "GET /a?b=\"<c>\"&d=%22 HTTP/1.1\r\nHost: a\r\nX: \"\r\n\r\nPOST /` HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n`\"";
+        let mended = "GET /a?b=%22%3Cc%3E%22&d=%22 HTTP/1.1\r\nHost: a\r\nX: \"\r\n\r\nPOST /%60 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n`\"";
+        for cut in 1..asked.len() {
+            let (seen, _) = through(&[&asked.as_bytes()[..cut], &asked.as_bytes()[cut..]]).await;
+            assert_eq!(String::from_utf8(seen).unwrap(), mended, "cut at {cut}");
         }
     }
 
