@@ -100,7 +100,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Diagnostics> {
             Err(error) => errors.push(error),
         }
     }
-    if !files.first().is_some_and(|(path, _): &(Arc<Path>, String)| **path == *main) {
+    if files.first().is_none_or(|(path, _): &(Arc<Path>, String)| **path != *main) {
         return Err(Diagnostics::new(errors, SourceTexts::default()));
     }
     let chosen = sources.environment.clone().or_else(|| environment_variable("COUNTERSIGN_ENVIRONMENT"));

@@ -71,6 +71,7 @@ impl<T: PartialEq> PartialEq for At<T> {
 
 /// A whole configuration: all files merged, one environment chosen, variables replaced.
 #[derive(Clone, Debug)]
+#[derive(Default)]
 pub struct Config {
     /// Every file that was read; each is watched. The first is the main one.
     pub files: Vec<PathBuf>,
@@ -419,19 +420,3 @@ impl Default for SecretsConfig {
     }
 }
 
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            files: Vec::new(),
-            named_files: Vec::new(),
-            environment: None,
-            proxy: ProxyConfig::default(),
-            console: ConsoleConfig::default(),
-            tokens: TokensConfig::default(),
-            secrets: SecretsConfig::default(),
-            redact: RedactConfig::default(),
-            credentials: BTreeMap::new(),
-            rules: Vec::new(),
-        }
-    }
-}

@@ -157,7 +157,7 @@ impl Variables {
         }
         path.push(name.to_owned());
         for needed in variables_in(&written.value.0) {
-            if path.iter().any(|one| *one == needed) {
+            if path.contains(&needed) {
                 let round =
                     path.iter().chain([&needed]).map(|one| format!("`{one}`")).collect::<Vec<_>>().join(" needs ");
                 // Each variable of the circle would say the same.
