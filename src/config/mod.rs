@@ -70,8 +70,7 @@ impl<T: PartialEq> PartialEq for At<T> {
 }
 
 /// A whole configuration: all files merged, one environment chosen, variables replaced.
-#[derive(Clone, Debug)]
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Every file that was read; each is watched. The first is the main one.
     pub files: Vec<PathBuf>,
@@ -419,4 +418,3 @@ impl Default for SecretsConfig {
         Self { ttl: Duration::from_secs(300) }
     }
 }
-
