@@ -316,6 +316,26 @@ async fn answers_without_a_usable_token_are_explained_and_leak_nothing() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_names_a_time_is_left_alone_until_then() {
+    // The clock of the tests stands at 1 000 000, which is Mon, 12 Jan 1970 13:46:40 GMT.
+    for (value, seconds) in [
+        ("120", 120),
+        ("Mon, 12 Jan 1970 13:48:40 GMT", 120),
+        ("Mon, 12 Jan 1970 13:00:00 GMT", 1),
+        ("99999999999", 300),
+        ("soon", 1),
+    ] {
+        let setup = Setup::new(Endpoint::new(move |_, _| {
+            let mut answer = json(503, "")?;
+            answer.headers_mut().insert("retry-after", value.parse().unwrap());
+            Ok(answer)
+        }));
+        let error = ready(&*setup.build(robot()), &setup.context).await.unwrap_err();
+        assert_eq!(error.retry_after, Some(seconds), "{value}");
+    }
+}
+
+#[tokio::test]
 async fn a_dead_refresh_token_says_so() {
     let setup = Setup::new(Endpoint::new(|_, _| json(400, r#"{"error":"invalid_grant"}"#)));
     let error = ready(&*setup.build(seeded()), &setup.context).await.unwrap_err();
