@@ -412,6 +412,28 @@ async fn tokens_can_go_into_the_query_and_be_lent_to_other_credentials() {
     assert_eq!(scheme.token(Some(&first)).await.unwrap().unwrap().expose(), "AT2");
 }
 
+#[tokio::test]
+async fn tokens_in_the_query_go_over_tls_or_stay_on_this_machine() {
+    let setup = Setup::new(Endpoint::counting());
+    let fetched = with(robot(), value!({"add_to": "query"}));
+    let fixed = value!({"access_token": "AT", "add_to": "query"});
+    for keys in [fetched, fixed] {
+        for (uri, allow, fine) in [
+            ("https://api.test/", false, true),
+            ("http://127.0.0.1:1/", false, true),
+            ("http://localhost/", false, true),
+            ("http://api.test/", false, false),
+            ("http://api.test/", true, true),
+        ] {
+            let scheme = setup.build(with(keys.clone(), value!({"allow_plaintext": allow})));
+            ready(&*scheme, &setup.context).await.unwrap();
+            let applied = apply(&*scheme, &mut head(uri), &mut Round::default(), &setup.context);
+            assert_eq!(applied.is_ok(), fine, "{uri} {allow}");
+            assert!(applied.err().is_none_or(|error| error.message.contains("allow_plaintext")), "{uri}");
+        }
+    }
+}
+
 #[test]
 fn configurations_that_cannot_work_are_refused_with_all_their_errors() {
     let setup = Setup::new(Endpoint::counting());
