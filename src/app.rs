@@ -124,7 +124,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let redactor = options.console.redactor.clone();
     let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
     let make_context = build_context(&upstream, &redactor, &options.data_dir, Clock::system());
-    let loader = Loader::new(options.origin.clone(), make_context, options.console.color);
+    let loader = Loader::new(options.origin.clone(), make_context);
     let ready = first_load(&loader, options.console.color).await?;
     let authority = open_authority(&options).await?;
     let sockets = Sockets::bind(&options, &ready.loaded.config).await?;
@@ -575,6 +575,11 @@ impl Running {
         let _ = tokio::task::spawn_blocking(move || console.flush(Duration::from_secs(2))).await;
         finished
     }
+}
+
+/// `1 rule`, `2 rules`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn rfc3339(time: SystemTime) -> String {

@@ -44,7 +44,6 @@ struct Shared {
     make_context: MakeContext,
     context: OnceLock<BuildContext>,
     runtime: Handle,
-    color: bool,
     passwords: Mutex<Vec<(Arc<str>, Secret)>>,
     variables: Mutex<Vec<String>>,
 }
@@ -67,14 +66,14 @@ pub struct Ready {
 }
 
 impl Loader {
-    /// A loader whose credentials are built with what `make_context` gives. `color` is for the text of errors.
+    /// A loader whose credentials are built with what `make_context` gives.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(origin: Origin, make_context: MakeContext, color: bool) -> Self {
+    pub fn new(origin: Origin, make_context: MakeContext) -> Self {
         let (runtime, context) = (Handle::current(), OnceLock::new());
         let (passwords, variables) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { origin, make_context, context, runtime, color, passwords, variables }))
+        Self(Arc::new(Shared { origin, make_context, context, runtime, passwords, variables }))
     }
 
     /// True if there are files that may change.
@@ -226,7 +225,8 @@ impl SchemeBuilder for Loader {
 
 impl reload::Source for Loader {
     fn load(&self, previous: &RuleSet) -> Result<reload::Loaded, String> {
-        let ready = Loader::load(self, Some(previous)).map_err(|errors| errors.render(self.0.color))?;
+        // Without colours: the message goes through the console and the control interface, which make them visible.
+        let ready = Loader::load(self, Some(previous)).map_err(|errors| errors.render(false))?;
         self.parent_auth(&ready.loaded.config, &ready.rules).map_err(|errors| errors.join("\n"))?;
         self.keep_passwords(ready.clients);
         Ok(watched(ready.loaded, ready.rules))

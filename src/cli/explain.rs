@@ -73,8 +73,7 @@ fn request(args: &ExplainArgs) -> Result<(Parts, Target, Option<Bytes>), Failure
     let uri: Uri = url
         .parse()
         .map_err(|_| usage(format!("`{}` is not a URL like https://host/path", output::inert(&args.url))))?;
-    let target =
-        Target::from_uri(&uri).map_err(|error| usage(format!("`{}`: {error}", output::inert(&args.url))))?;
+    let target = Target::from_uri(&uri).map_err(|error| usage(format!("`{}`: {error}", output::inert(&args.url))))?;
     let mut request = http::Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
@@ -189,7 +188,8 @@ fn as_json(leaving: &Leaving, mask: &Mask<'_>) -> Value {
         .rule
         .as_ref()
         .map(|rule| json!({"name": rule.name, "file": rule.file, "line": rule.line, "path": rule.path}));
-    let headers: Vec<_> = head.headers.iter().map(|(name, value)| json!([name.as_str(), mask.header(name, value)])).collect();
+    let headers: Vec<_> =
+        head.headers.iter().map(|(name, value)| json!([name.as_str(), mask.header(name, value)])).collect();
     let injected: Vec<_> =
         trace.injected.iter().map(|slot| json!({"where": slot.place(), "name": slot.name()})).collect();
     let mut canonical = Map::new();

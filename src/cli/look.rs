@@ -11,7 +11,7 @@ use super::{
     output, start,
 };
 use crate::{
-    app,
+    app::{self, count},
     clock::Clock,
     config::diagnostics::Diagnostics,
     console::Redactor,
@@ -32,7 +32,7 @@ pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> 
         let _inside = runtime.enter();
         let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
         let context = app::build_context(&upstream, redactor, &global.data_dir()?, clock);
-        let loader = Loader::new(Origin::Files(global.sources()), context, output::color_on_stderr());
+        let loader = Loader::new(Origin::Files(global.sources()), context);
         let ready = loader.load(None).map_err(|errors| super::config::wrong(global, &errors))?;
         let settings = app::upstream_settings(&loader, &ready.loaded.config, &ready.rules)
             .map_err(|errors| Failure::Config(format!("error: {}", errors.join("\nerror: "))))?;
@@ -64,11 +64,6 @@ pub(super) fn check(global: &Global, args: &CheckArgs) -> Result<u8, Failure> {
     }
     output::say(text + ": no errors");
     Ok(0)
-}
-
-/// `1 rule`, `2 rules`.
-fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn say_warnings(warnings: &Diagnostics) {

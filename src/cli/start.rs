@@ -11,7 +11,7 @@ use super::{
     output,
 };
 use crate::{
-    app::{self, Options, Running, StartError},
+    app::{self, Options, Running, StartError, count},
     config::load::Sources,
     console::{ConsoleOptions, Level, MaskedWriter, redact::Redactor},
     loading::Origin,
@@ -102,7 +102,6 @@ impl<'a> MakeWriter<'a> for Masked {
 
 fn welcome(running: &Running) -> String {
     let (config, rules) = (running.config(), running.rules());
-    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let file = config.files.first().map_or_else(|| "memory".to_owned(), |file| file.display().to_string());
     let environment = config.environment.as_ref().map(|name| format!(", environment {name}")).unwrap_or_default();
     format!(

@@ -525,7 +525,9 @@ pub fn make_room(
     auth: Option<Arc<dyn AuthScheme>>,
     recording: Option<&Recording>,
 ) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
-    hop::join_cookies(&mut head.headers);
+    if head.version == Version::HTTP_2 {
+        hop::join_cookies(&mut head.headers);
+    }
     if let Some(rule) = rule {
         edit_headers(head, rule);
     }

@@ -395,7 +395,7 @@ mod tests {
     const DEADLINES: Deadlines = Deadlines { head: Duration::from_secs(30), idle: Duration::from_secs(60) };
 
     async fn through(pieces: &[&[u8]]) -> (Vec<u8>, Arc<Shared>) {
-        let (mut client, server) = tokio::io::duplex(64);
+        let (mut client, server) = tokio::io::duplex(4096);
         let shared = Arc::new(Shared::default());
         let mut guard = Guard::new(server, 1000, DEADLINES, Arc::clone(&shared));
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
@@ -439,18 +439,27 @@ mod tests {
         }
     }
 
+    const CHUNKED: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+
     #[tokio::test]
     async fn a_malformed_body_is_an_error_not_an_end() {
         let (mut client, server) = tokio::io::duplex(1000);
         let mut guard = Guard::new(server, 1000, DEADLINES, Arc::new(Shared::default()));
-        client
-            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n-1\r\n")
-            .await
-            .unwrap();
-        let mut seen = Vec::new();
+        client.write_all(CHUNKED).await.unwrap();
+        let mut seen = vec![0; CHUNKED.len()];
+        guard.read_exact(&mut seen).await.unwrap();
+        client.write_all(b"-1\r\n").await.unwrap();
         let error = guard.read_to_end(&mut seen).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(seen.ends_with(b"1\r\na\r\n"));
+        assert_eq!(seen, CHUNKED);
+    }
+
+    #[tokio::test]
+    async fn a_malformed_body_that_came_with_its_head_takes_the_head_along() {
+        let (seen, shared) = through(&[&[CHUNKED, b"-1\r\n"].concat()]).await;
+        let seen = String::from_utf8(seen).unwrap();
+        assert!(!seen.contains("POST"));
+        assert!(shared.violation(seen.split(' ').nth(1).unwrap()).is_some());
     }
 
     #[tokio::test]

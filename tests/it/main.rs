@@ -12,6 +12,7 @@
 
 mod commands;
 mod corpora;
+mod demo;
 mod destination;
 mod digest;
 mod harness;

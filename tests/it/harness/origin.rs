@@ -46,7 +46,7 @@ impl Seen {
     /// The one value of a field; fails if there are several.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.get_all(name).iter();
-        let first = values.next().map(|value| std::str::from_utf8(value.as_bytes()).unwrap());
+        let first = values.next().map(|value| std::str::from_utf8(value.as_bytes()).expect("header values are UTF-8"));
         assert!(values.next().is_none(), "several values of {name}: {:?}", self.headers);
         first
     }
