@@ -54,6 +54,9 @@ impl Build for ApiKeyConfig {
             Place::Query => return Err(vec!["`name` is empty".to_owned()]),
             Place::Cookie => return Err(vec![format!("`name`: `{}` cannot name a cookie", self.name.escape_debug())]),
         };
+        if self.value.is_empty() {
+            return Err(vec!["`value` is missing".to_owned()]);
+        }
         build("api_key", name, slot, &self.value, false, context)
     }
 }

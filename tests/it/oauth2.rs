@@ -295,6 +295,30 @@ async fn plain_token_endpoints_beyond_loopback_are_a_configuration_error() {
 }
 
 #[tokio::test]
+async fn a_shared_token_outlives_a_reload_that_renames_its_credential() {
+    let (tokens, secret) = (TokenServer::start().await, canary("client-secret"));
+    let origin = guarded(&tokens).await;
+    let before = config(&origin.base(), &tokens, ", share: true");
+    let after = before.replace("robot: {", "renamed: {").replace("auth: robot}", "auth: renamed}");
+    let after = after.replace("name: Api", "name: Api, headers: {set: {x-reloaded: yes}}");
+    let proxy = start(before, &secret).await;
+    let client = Client::new(&proxy);
+    assert_eq!(client.get(&origin.url("/")).await.status, 200);
+    proxy.save_config(&after);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        assert_eq!(client.get(&origin.url("/")).await.status, 200);
+        if origin.seen().pop().unwrap().header("x-reloaded").is_some() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the new file is not in force");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(tokens.calls(), 1);
+    register(&proxy, &tokens);
+}
+
+#[tokio::test]
 async fn unavailable_may_pass_but_never_with_the_clients_own_value() {
     let (tokens, secret) = (TokenServer::start().await, canary("client-secret"));
     tokens.script(Scripted::json(401, "{\"error\": \"invalid_client\"}"));
