@@ -1,15 +1,15 @@
 //! Digest against a small strict server: right answers pass, wrong passwords are refused and not repeated.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 
 use md5::{Digest, Md5};
 
 use crate::harness::{
-    Client, Origin, Seen, canary,
-    client::post,
+    Client, Origin, Seen, TestCa, canary,
+    client::{get, post},
     origin::{Body, text},
     proxy,
 };
@@ -22,6 +22,9 @@ struct Strict {
     next: u32,
     algorithm: &'static str,
     nextnonce: bool,
+    /// Counts may come in any order, each once.
+    any_order: bool,
+    spent: HashSet<(String, u32)>,
 }
 
 impl Strict {
@@ -33,7 +36,8 @@ impl Strict {
         assert_eq!(get("uri"), path, "uri is the request-target");
         let Some(&used) = self.nonces.get(&get("nonce")) else { return self.challenge(true) };
         let nc = u32::from_str_radix(&get("nc"), 16).expect("nc");
-        if nc != used + 1 {
+        let fresh = self.spent.insert((get("nonce"), nc));
+        if !fresh || (!self.any_order && nc != used + 1) {
             return text(400, format!("nc {nc} after {used}"));
         }
         let hash = |input: String| self.hash(&input);
@@ -146,4 +150,65 @@ async fn a_wrong_password_is_refused_and_not_tried_in_a_loop() {
     let answer = Client::new(&proxy).get(&origin.url("/")).await;
     assert_eq!(answer.status, 401);
     assert_eq!(origin.hits(), 2, "the challenge and one answer");
+}
+
+#[tokio::test]
+async fn fifty_at_once_use_each_count_once() {
+    let secret = canary("pw");
+    let strict = Strict { password: secret.clone(), algorithm: "SHA-256", any_order: true, ..Strict::default() };
+    let (origin, _) = serve(strict).await;
+    let proxy = proxy::with(config(&origin)).env("PASSWORD", &secret).canary(&secret).start().await;
+    let client = Client::new(&proxy);
+    for round in 0..2 {
+        let all: Vec<_> = (0..50)
+            .map(|n| {
+                let (client, url) = (client.clone(), origin.url(&format!("/{n}")));
+                tokio::spawn(async move { client.send(post(&url, "body")).await.text() })
+            })
+            .collect();
+        for task in all {
+            assert_eq!(task.await.unwrap(), "welcome", "round {round}");
+        }
+    }
+    assert!(origin.hits() <= 150, "a nonce that is known is used: {} sends", origin.hits());
+}
+
+#[tokio::test]
+async fn a_challenge_is_answered_over_http2_behind_a_certificate_and_a_key() {
+    let (ca, secret, key) = (TestCa::new(), canary("pw"), canary("key"));
+    let strict = Strict { password: secret.clone(), algorithm: "SHA-256", ..Strict::default() };
+    let (strict, expected) = (Mutex::new(strict), key.clone());
+    let tls = ca.server_with_client_auth(&["h2", "http/1.1"]);
+    let origin = Origin::tls_with(tls, move |mut seen| {
+        assert_eq!(seen.header("x-key"), Some(expected.as_str()));
+        // HTTP/2 has the whole URI; the proof is over path and query.
+        let uri: http::Uri = seen.target.parse().unwrap();
+        seen.target = uri.path_and_query().unwrap().to_string();
+        strict.lock().unwrap().judge(&seen)
+    })
+    .await;
+    let identity = ca.leaf(&["client"]);
+    let text = format!(
+        "version: 1\ncredentials:\n  cert: {{type: mtls, cert: client.pem, key: client.key}}\n  \
+         key: {{type: api_key, name: x-key, value: \"${{env:KEY}}\"}}\n  \
+         user: {{type: digest, username: u\u{df}er, password: \"${{env:PASSWORD}}\", username_star: never}}\n\
+         rules:\n  - {{name: D, host: \"{}\", auth: [cert, key, user]}}\n",
+        origin.base()
+    );
+    let proxy = proxy::with(text)
+        .trusting(&ca)
+        .file("client.pem", &identity.cert_pem)
+        .file("client.key", &identity.key_pem)
+        .env("PASSWORD", &secret)
+        .env("KEY", &key)
+        .canary(&secret)
+        .canary(&key)
+        .start()
+        .await;
+    for client in [Client::new(&proxy).h2(), Client::new(&proxy)] {
+        assert_eq!(client.send(post(&origin.url("/a?b"), "body")).await.text(), "welcome");
+        assert_eq!(client.send(get(&origin.url("/c"))).await.text(), "welcome");
+    }
+    assert_eq!(origin.hits(), 5, "one challenge, then none");
+    origin.never_saw(&secret);
 }

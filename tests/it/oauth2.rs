@@ -1,5 +1,7 @@
 //! OAuth 2.0: one token request for many, refresh ahead, refresh on refusal, and what a broken endpoint leads to.
 
+use std::time::{Duration, Instant};
+
 use http::Request;
 
 use crate::harness::{
@@ -116,6 +118,33 @@ async fn two_hundred_at_expiry_make_one_token_request() {
         assert_eq!(task.await.unwrap(), 200);
     }
     assert_eq!(tokens.calls(), 1);
+    register(&proxy, &tokens);
+}
+
+#[tokio::test]
+async fn two_hundred_after_the_end_of_a_token_make_one_token_request() {
+    let (tokens, secret) = (TokenServer::start().await, canary("client-secret"));
+    tokens.expires_in(Some(1));
+    let origin = guarded(&tokens).await;
+    let proxy = start(config(&origin.base(), &tokens, ""), &secret).await;
+    let client = Client::new(&proxy);
+    assert_eq!(client.get(&origin.url("/")).await.status, 200);
+    let end = Instant::now() + Duration::from_millis(1100);
+    until("the token to end", || Instant::now() > end).await;
+    tokens.expires_in(Some(3600));
+    tokens.hold();
+    let all: Vec<_> = (0..200)
+        .map(|_| {
+            let (client, url) = (client.clone(), origin.url("/"));
+            tokio::spawn(async move { client.get(&url).await.status.as_u16() })
+        })
+        .collect();
+    until("the refresh", || tokens.waiting() > 0).await;
+    tokens.release();
+    for task in all {
+        assert_eq!(task.await.unwrap(), 200);
+    }
+    assert_eq!(tokens.calls(), 2, "one at first, one for all two hundred");
     register(&proxy, &tokens);
 }
 
@@ -263,6 +292,30 @@ async fn plain_token_endpoints_beyond_loopback_are_a_configuration_error() {
     let (code, stderr) = proxy::with(text).refused().await;
     assert_eq!(code, 3, "{stderr}");
     assert!(stderr.contains("allow_plaintext"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_shared_token_outlives_a_reload_that_renames_its_credential() {
+    let (tokens, secret) = (TokenServer::start().await, canary("client-secret"));
+    let origin = guarded(&tokens).await;
+    let before = config(&origin.base(), &tokens, ", share: true");
+    let after = before.replace("robot: {", "renamed: {").replace("auth: robot}", "auth: renamed}");
+    let after = after.replace("name: Api", "name: Api, headers: {set: {x-reloaded: yes}}");
+    let proxy = start(before, &secret).await;
+    let client = Client::new(&proxy);
+    assert_eq!(client.get(&origin.url("/")).await.status, 200);
+    proxy.save_config(&after);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        assert_eq!(client.get(&origin.url("/")).await.status, 200);
+        if origin.seen().pop().unwrap().header("x-reloaded").is_some() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the new file is not in force");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(tokens.calls(), 1);
+    register(&proxy, &tokens);
 }
 
 #[tokio::test]

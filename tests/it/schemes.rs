@@ -129,6 +129,54 @@ async fn exec_helper_that_fails_refuses_the_request() {
 }
 
 #[tokio::test]
+async fn exec_helpers_that_misbehave_let_nothing_out() {
+    for (script, said) in [
+        ("echo {}; sleep 600", "did not end within"),
+        ("echo {} >&2; echo {} >&2; exit 1", "exit code 1"),
+        ("head -c 10485760 /dev/zero | tr '\\0' x", "more than"),
+        ("printf '{\"token\": {}'", "JSON"),
+        ("printf '{\"headers\": {\"x-other\": \"{}\"}}'", "not listed"),
+        ("printf '{}\\nx: y'", "line break"),
+        ("kill -9 $$", "a signal"),
+        ("true", "printed nothing"),
+    ] {
+        let (secret, origin) = (canary("exec"), Origin::plain().await);
+        let config = one_rule(&origin.base(), "{type: exec, command: [sh, helper.sh], timeout: 2s, headers: [x-key]}");
+        let helper = script.replace("{}", &secret);
+        let proxy = proxy::with(config).file("helper.sh", &helper).canary(&secret).start().await;
+        let answer = Client::new(&proxy).get(&origin.url("/")).await;
+        assert_eq!(answer.error_id(), Some("credential-missing"), "{script}: {answer:?}");
+        assert!(answer.text().contains(said), "{script}: {}", answer.text());
+        assert!(!answer.text().contains(&secret), "{script}");
+        assert_eq!(origin.hits(), 0, "{script}");
+    }
+}
+
+#[tokio::test]
+async fn exec_helper_fills_its_headers_and_sees_neither_our_key_nor_a_proxy_here() {
+    let (secret, key) = (canary("exec"), canary("store"));
+    let origin = Origin::plain().await;
+    let config = one_rule(&origin.base(), "{type: exec, command: [sh, helper.sh], headers: [x-key, x-env]}");
+    let helper = format!(
+        "echo noise >&2\nprintf '{{\"headers\": {{\"x-key\": \"{secret}\", \"x-env\": \"[%s%s]\"}}, \"expires_in\": 60}}' \
+         \"$COUNTERSIGN_TOKEN_KEY\" \"$HTTPS_PROXY\"\n"
+    );
+    let proxy = proxy::with(config)
+        .file("helper.sh", &helper)
+        .env("COUNTERSIGN_TOKEN_KEY", &key)
+        .env("HTTPS_PROXY", "http://127.0.0.1:1")
+        .canary(&secret)
+        .start()
+        .await;
+    let mut request = get(&origin.url("/"));
+    request.headers_mut().insert("x-key", "the client's own".parse().unwrap());
+    assert_eq!(Client::new(&proxy).send(request).await.status, 200);
+    let seen = origin.only();
+    assert_eq!((seen.header("x-key"), seen.header("x-env")), (Some(secret.as_str()), Some("[]")));
+    assert!(!proxy.stderr().contains("noise"), "what a helper says may be a secret");
+}
+
+#[tokio::test]
 async fn mtls_shows_the_client_certificate_to_its_own_rule_only() {
     let ca = TestCa::new();
     let origin = Origin::tls(ca.server_with_client_auth(&["h2", "http/1.1"])).await;

@@ -25,6 +25,7 @@ pub struct Setup {
     files: Vec<(String, String)>,
     canaries: Vec<String>,
     listen: String,
+    data: Option<PathBuf>,
 }
 
 /// A running proxy. Stopped and searched for canaries when dropped.
@@ -32,6 +33,7 @@ pub struct Proxy {
     pub addr: SocketAddr,
     pub console: Option<SocketAddr>,
     pub dir: TempDir,
+    pub data: PathBuf,
     child: Mutex<Child>,
     canaries: Mutex<Vec<String>>,
     stopped: Mutex<bool>,
@@ -47,6 +49,7 @@ pub fn with(config: impl Into<String>) -> Setup {
         files: Vec::new(),
         canaries: Vec::new(),
         listen: "127.0.0.1:0".into(),
+        data: None,
     }
 }
 
@@ -84,6 +87,12 @@ impl Setup {
         self
     }
 
+    /// Keeps authority and tokens in this folder, which outlives the proxy.
+    pub fn data_dir(mut self, path: &Path) -> Self {
+        self.data = Some(path.to_owned());
+        self
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> Proxy {
         let (dir, mut child) = self.spawn();
@@ -105,6 +114,7 @@ impl Setup {
         Proxy {
             addr: address("proxy").expect("proxy address"),
             console: address("console"),
+            data: self.data.unwrap_or_else(|| dir.path().join("data")),
             dir,
             child: Mutex::new(child),
             canaries: Mutex::new(self.canaries),
@@ -135,7 +145,7 @@ impl Setup {
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
         command.arg("start").arg("--config").arg(root.join("countersign.yaml"));
-        command.arg("--data-dir").arg(root.join("data"));
+        command.arg("--data-dir").arg(self.data.clone().unwrap_or_else(|| root.join("data")));
         command.args(["--listen", &self.listen, "--console", "127.0.0.1:0", "--address-file"]);
         command.arg(root.join("addresses.json"));
         if let Some(pem) = &self.upstream_ca {
@@ -170,7 +180,7 @@ impl Proxy {
 
     /// The proxy's own authority.
     pub fn ca_pem(&self) -> String {
-        fs::read_to_string(self.path("data/ca.pem")).expect("data/ca.pem")
+        fs::read_to_string(self.data.join("ca.pem")).expect("ca.pem")
     }
 
     pub fn stdout(&self) -> String {
