@@ -42,8 +42,9 @@ fn origin() -> (SocketAddr, mpsc::Receiver<bool>) {
 fn answer(mut socket: TcpStream, say: &mpsc::Sender<bool>) {
     socket.set_nodelay(true).unwrap();
     let body = [b'x'; 1024];
-    let reply = [&b"HTTP/1.1 200 OK\r\nserver: o\r\ncontent-type: text/plain\r\ncontent-length: 1024\r\n\r\n"[..], &body]
-        .concat();
+    let reply =
+        [&b"HTTP/1.1 200 OK\r\nserver: o\r\ncontent-type: text/plain\r\ncontent-length: 1024\r\n\r\n"[..], &body]
+            .concat();
     while let Some(head) = read_until(&mut socket, |bytes| bytes.ends_with(b"\r\n\r\n")) {
         let _ = say.send(String::from_utf8_lossy(&head).contains(AUTH));
         if socket.write_all(&reply).is_err() {
@@ -71,7 +72,9 @@ fn requests(proxy: SocketAddr, origin: SocketAddr, count: u64) {
         "GET http://{origin}/small?a=1 HTTP/1.1\r\nHost: {origin}\r\nUser-Agent: bench/1\r\nAccept: */*\r\n\
          X-Request-Id: 17\r\n\r\n"
     );
-    let whole = |bytes: &[u8]| bytes.windows(4).position(|four| four == b"\r\n\r\n").is_some_and(|at| bytes.len() == at + 4 + 1024);
+    let whole = |bytes: &[u8]| {
+        bytes.windows(4).position(|four| four == b"\r\n\r\n").is_some_and(|at| bytes.len() == at + 4 + 1024)
+    };
     for _ in 0..count {
         socket.write_all(request.as_bytes()).unwrap();
         let reply = read_until(&mut socket, whole).unwrap();

@@ -5,7 +5,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Extensions, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
+use http::{
+    Extensions, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response,
+};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::timeout;
@@ -42,7 +44,8 @@ pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Tar
     if let Some(recording) = &recording {
         let (parts, body) = request.into_parts();
         recording.request(&parts, Some(target));
-        return finish(conn, recording, Request::from_parts(parts, body), target).await;
+        // Boxed: without a recording there should be no room for one.
+        return Box::pin(finish(conn, recording, Request::from_parts(parts, body), target)).await;
     }
     let snapshot = conn.proxy.snapshot();
     Exchange::new(conn, &snapshot, target, None).run(request).await.unwrap_or_else(ProxyError::into_response)
@@ -384,19 +387,19 @@ impl<'a> Exchange<'a> {
         tokio::pin!(sending);
         loop {
             let was_sent = body.is_sent();
-            match timeout(limit, &mut sending).await {
-                Ok(Ok(response)) => {
+            match self.conn.shared.timer.limit(limit, &mut sending).await {
+                Some(Ok(response)) => {
                     if self.conn.is_http1 {
                         self.conn.shared.interim_written().await;
                     }
                     return Ok(Ok(response));
                 }
-                Ok(Err(error)) => {
+                Some(Err(error)) => {
                     let unsent = error.unsent.map(|request| request.into_parts().0.extensions);
                     return Ok(Err(Failed { why: describe(&error.error), unsent }));
                 }
-                Err(_) if !was_sent => {}
-                Err(_) => {
+                None if !was_sent => {}
+                None => {
                     let detail = format!("{} did not answer within {} s", self.target, limit.as_secs());
                     return Err(ProxyError::new(ErrorId::UpstreamTimeout, detail));
                 }

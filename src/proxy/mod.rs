@@ -18,6 +18,7 @@ pub mod reply;
 pub mod serve;
 pub mod slots;
 mod splice;
+pub mod timer;
 pub mod tunnel;
 
 use std::{
@@ -174,14 +175,16 @@ impl Connection {
 pub async fn handle(conn: &Arc<Connection>, mut request: Request<Incoming>) -> Response<OutBody> {
     let target = match route(conn, &mut request) {
         Ok(Route::Forward(target)) => target,
-        Ok(Route::Connect) => return connect::connect(conn, request).await,
+        // Boxed: a connection that only forwards should not carry the room for this.
+        Ok(Route::Connect) => return Box::pin(connect::connect(conn, request)).await,
         Ok(Route::Page) => return conn.proxy.page.answer(request.method(), request.uri().path()),
         Err(error) => {
             conn.report(&request, &error);
             return error.into_response();
         }
     };
-    exchange::forward(conn, request, &target).await
+    // Boxed: the HTTP library keeps the room for one request per connection, also while there is none.
+    Box::pin(exchange::forward(conn, request, &target)).await
 }
 
 /// Where a request goes.

@@ -275,7 +275,9 @@ async fn login_of(auth: &dyn AuthScheme) -> Result<(String, Secret), LinkError> 
         fetching.await?;
     }
     let login = auth.login().ok_or_else(|| {
-        AuthError::missing("a SOCKS 5 proxy takes a user name and a password: `proxy.upstream.auth` must name a `basic` credential")
+        AuthError::missing(
+            "a SOCKS 5 proxy takes a user name and a password: `proxy.upstream.auth` must name a `basic` credential",
+        )
     })?;
     Ok(login)
 }
