@@ -24,12 +24,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{
-        BuildContext, oauth2::SharedTokens,
+        BuildContext,
+        oauth2::SharedTokens,
         sources::{SecretStore, Sources as SecretSources},
     },
     clock::Clock,
     config::{Config, Unmatched},
-    console::{record::Console, redact::Redactor, ConsoleOptions},
+    console::{ConsoleOptions, record::Console, redact::Redactor},
     control::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
@@ -99,12 +100,18 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
     let (upstream, redactor, data_dir) = (upstream.clone(), redactor.clone(), data_dir.clone());
     Box::new(move |config| {
         let learn = redactor.clone();
-        let keys = KeySources { file: config.tokens.key_file.clone(), keyring: true };
+        let keys = KeySources::from(&config.tokens);
         let stores = Arc::new(LazyStores::new(data_dir.clone(), keys));
         let sources = SecretSources::new(config.secrets.ttl, Arc::new(move |secret: &Secret| learn.add(secret)))
             .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let fetch = Arc::new(upstream.clone());
-        BuildContext { clock: clock.clone(), fetch, sources: Arc::new(sources), tokens: stores, shared: SharedTokens::default() }
+        BuildContext {
+            clock: clock.clone(),
+            fetch,
+            sources: Arc::new(sources),
+            tokens: stores,
+            shared: SharedTokens::default(),
+        }
     })
 }
 
@@ -117,7 +124,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
     let redactor = options.console.redactor.clone();
     let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
     let make_context = build_context(&upstream, &redactor, &options.data_dir, Clock::system());
-    let loader = Loader::new(options.origin.clone(), make_context, options.console.color);
+    let loader = Loader::new(options.origin.clone(), make_context);
     let ready = first_load(&loader, options.console.color).await?;
     let authority = open_authority(&options).await?;
     let sockets = Sockets::bind(&options, &ready.loaded.config).await?;
@@ -230,28 +237,36 @@ impl Base {
 
     /// How origins are reached from now on.
     fn upstream(&self, loader: &Loader, config: &Config, rules: &RuleSet) -> Result<UpstreamSettings, Vec<String>> {
-        let auth = loader.parent_auth(config, rules)?;
-        let parent = match &config.proxy.upstream {
-            None => None,
-            Some(parent) => Some(ParentProxy {
-                kind: parent.kind,
-                host: parent.host.clone(),
-                port: parent.port,
-                socks_login: None,
-                auth,
-                no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
-            }),
-        };
         Ok(UpstreamSettings {
-            parent,
-            deny_addresses: config.proxy.deny_addresses.clone(),
             own_listeners: vec![self.proxy_address, self.console_address],
-            limits: config.proxy.limits.clone(),
-            roots: config.proxy.roots,
             extra_ca: self.upstream_ca.clone(),
             own_ca: Some(self.own_ca.clone()),
+            ..upstream_settings(loader, config, rules)?
         })
     }
+}
+
+/// How a configuration says that origins are reached.
+pub fn upstream_settings(loader: &Loader, config: &Config, rules: &RuleSet) -> Result<UpstreamSettings, Vec<String>> {
+    let auth = loader.parent_auth(config, rules)?;
+    let parent = match &config.proxy.upstream {
+        None => None,
+        Some(parent) => Some(ParentProxy {
+            kind: parent.kind,
+            host: parent.host.clone(),
+            port: parent.port,
+            auth,
+            socks_login: None,
+            no_proxy: NoProxy::parse(&parent.no_proxy).map_err(|error| vec![error])?,
+        }),
+    };
+    Ok(UpstreamSettings {
+        parent,
+        deny_addresses: config.proxy.deny_addresses.clone(),
+        limits: config.proxy.limits.clone(),
+        roots: config.proxy.roots,
+        ..UpstreamSettings::default()
+    })
 }
 
 /// What a [`Core`] is made of.
@@ -399,7 +414,9 @@ impl Report for Follow {
         let proxy = &core.proxy;
         match core.base.upstream(&core.loader, config, rules) {
             Ok(settings) => proxy.upstream.set(settings),
-            Err(errors) => return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; "))),
+            Err(errors) => {
+                return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; ")));
+            }
         }
         core.redactor.set_names(&config.redact);
         proxy.current.store(Arc::new(core.base.snapshot(Arc::clone(rules), config, core.loader.passwords())));
@@ -409,7 +426,9 @@ impl Report for Follow {
         if news {
             let (rules, hosts) = (rules.rules_count(), rules.hosts_count());
             let generation = status.generation;
-            proxy.console.announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
+            proxy
+                .console
+                .announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
         }
     }
 
@@ -472,7 +491,8 @@ impl ControlState for Core {
     fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
         let reloader = Arc::clone(&self.reloader);
         Box::pin(async move {
-            let status = tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
+            let status =
+                tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
             match status.failure {
                 Some(failure) => Err(failure.message),
                 None => Ok(format!("generation {} is in force", status.generation)),
@@ -523,6 +543,11 @@ impl Running {
         Arc::clone(&self.core.proxy.snapshot().rules)
     }
 
+    /// Environment variables that hold secrets: children must not see them.
+    pub fn secret_variables(&self) -> Vec<String> {
+        self.core.loader.secret_variables()
+    }
+
     /// Where exchanges are shown.
     pub fn console(&self) -> &Console {
         &self.core.proxy.console
@@ -550,6 +575,11 @@ impl Running {
         let _ = tokio::task::spawn_blocking(move || console.flush(Duration::from_secs(2))).await;
         finished
     }
+}
+
+/// `1 rule`, `2 rules`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn rfc3339(time: SystemTime) -> String {

@@ -17,7 +17,7 @@ use crate::{
         diagnostics::{Diagnostic, Diagnostics},
         load::{self, Sources},
         text::{Reference, Text},
-        yaml::Node,
+        yaml::{Node, Value},
     },
     rules::{RuleSet, compile::SchemeBuilder, reload},
     secret::Secret,
@@ -44,7 +44,6 @@ struct Shared {
     make_context: MakeContext,
     context: OnceLock<BuildContext>,
     runtime: Handle,
-    color: bool,
     passwords: Mutex<Vec<(Arc<str>, Secret)>>,
     variables: Mutex<Vec<String>>,
 }
@@ -67,14 +66,14 @@ pub struct Ready {
 }
 
 impl Loader {
-    /// A loader whose credentials are built with what `make_context` gives. `color` is for the text of errors.
+    /// A loader whose credentials are built with what `make_context` gives.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(origin: Origin, make_context: MakeContext, color: bool) -> Self {
+    pub fn new(origin: Origin, make_context: MakeContext) -> Self {
         let (runtime, context) = (Handle::current(), OnceLock::new());
         let (passwords, variables) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { origin, make_context, context, runtime, color, passwords, variables }))
+        Self(Arc::new(Shared { origin, make_context, context, runtime, passwords, variables }))
     }
 
     /// True if there are files that may change.
@@ -100,7 +99,7 @@ impl Loader {
             Origin::Files(sources) => load::load(sources)?,
             Origin::Text(name, text) => load::load_text(name, text)?,
         };
-        *lock(&self.0.variables) = environment_variables(&loaded.tree);
+        *lock(&self.0.variables) = secret_variables(&loaded.tree);
         self.0.context.get_or_init(|| (self.0.make_context)(&loaded.config));
         let compiled = RuleSet::compile(&loaded.config, previous, self);
         let clients = self.clients(&loaded.config);
@@ -157,7 +156,7 @@ impl Loader {
         *lock(&self.0.passwords) = clients;
     }
 
-    /// Environment variables that the configuration reads: children of ours must not see them.
+    /// Environment variables that hold secrets: children of ours must not see them.
     pub fn secret_variables(&self) -> Vec<String> {
         lock(&self.0.variables).clone()
     }
@@ -173,20 +172,40 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The variables of every `${env:NAME}`, wherever it stands.
-fn environment_variables(tree: &Node) -> Vec<String> {
+/// The environment variables that credentials, headers and passwords of clients are read from.
+fn secret_variables(tree: &Node) -> Vec<String> {
     let mut names = BTreeSet::new();
-    let mut nodes = vec![tree];
-    while let Some(node) = nodes.pop() {
-        nodes.extend(node.entries().into_iter().flatten().map(|entry| &entry.value));
-        nodes.extend(node.items().into_iter().flatten());
-        let Some(Ok(text)) = node.text().map(Text::parse) else { continue };
-        names.extend(text.references().filter_map(|reference| match reference {
-            Reference::Env { name, .. } => Some(name.clone()),
-            _ => None,
-        }));
+    let mut open = vec![tree];
+    while let Some(node) = open.pop() {
+        match &node.value {
+            Value::Sequence(items) => open.extend(items),
+            Value::Mapping(entries) => {
+                for entry in entries {
+                    match entry.key.name.as_ref() {
+                        "credentials" | "auth" | "headers" | "clients" => collect(&entry.value, &mut names),
+                        _ => open.push(&entry.value),
+                    }
+                }
+            }
+            Value::Null | Value::Wrong | Value::Scalar(_) => {}
+        }
     }
     names.into_iter().collect()
+}
+
+fn collect(node: &Node, names: &mut BTreeSet<String>) {
+    match &node.value {
+        Value::Null | Value::Wrong => {}
+        Value::Scalar(scalar) => {
+            let Ok(text) = Text::parse(&scalar.text) else { return };
+            names.extend(text.references().filter_map(|reference| match reference {
+                Reference::Env { name, .. } => Some(name.clone()),
+                _ => None,
+            }));
+        }
+        Value::Sequence(items) => items.iter().for_each(|item| collect(item, names)),
+        Value::Mapping(entries) => entries.iter().for_each(|entry| collect(&entry.value, names)),
+    }
 }
 
 impl SchemeBuilder for Loader {
@@ -206,7 +225,8 @@ impl SchemeBuilder for Loader {
 
 impl reload::Source for Loader {
     fn load(&self, previous: &RuleSet) -> Result<reload::Loaded, String> {
-        let ready = Loader::load(self, Some(previous)).map_err(|errors| errors.render(self.0.color))?;
+        // Without colours: the message goes through the console and the control interface, which make them visible.
+        let ready = Loader::load(self, Some(previous)).map_err(|errors| errors.render(false))?;
         self.parent_auth(&ready.loaded.config, &ready.rules).map_err(|errors| errors.join("\n"))?;
         self.keep_passwords(ready.clients);
         Ok(watched(ready.loaded, ready.rules))
@@ -235,4 +255,18 @@ fn secret_files(config: &Config) -> Vec<PathBuf> {
         rules.extend(&rule.rules);
     }
     files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_credentials_are_found_and_others_left_alone() {
+        let text = "version: 1\nvars: {host: '${env:API_HOST:-api.example}'}\ncredentials: {c: {type: basic, \
+                    username: u, password: 'x${env:PASS}'}}\nrules: [{host: '${host}', auth: c, headers: {set: {x-a: \
+                    '${env:HEAD:-}'}}}]\n";
+        let loaded = crate::config::load::load_text("countersign.yaml", text).unwrap();
+        assert_eq!(secret_variables(&loaded.tree), ["HEAD", "PASS"]);
+    }
 }

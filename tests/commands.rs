@@ -1,4 +1,5 @@
 //! The commands that need no running proxy, as a user meets them: output, files, exit codes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     fs,

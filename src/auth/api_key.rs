@@ -12,7 +12,11 @@ use super::{
     held::{Field, Held, header_value, mask, not_ready},
     scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
-use crate::{config::text::Text, secret::Secret};
+use crate::{
+    config::text::Text,
+    secret::Secret,
+    target::{Host, Scheme, Target},
+};
 
 /// `api_key:`
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -50,16 +54,21 @@ impl Build for ApiKeyConfig {
             Place::Query => return Err(vec!["`name` is empty".to_owned()]),
             Place::Cookie => return Err(vec![format!("`name`: `{}` cannot name a cookie", self.name.escape_debug())]),
         };
-        build("api_key", name, slot, &self.value, context)
+        if self.value.is_empty() {
+            return Err(vec!["`value` is missing".to_owned()]);
+        }
+        build("api_key", name, slot, &self.value, false, context)
     }
 }
 
-/// Fills `slot` with a configured value, under the name of the scheme that asks for it.
+/// Fills `slot` with a configured value, under the name of the scheme that asks for it. With `tls_only` a query goes
+/// only where [`require_tls`] allows it.
 pub(crate) fn build(
     scheme: &'static str,
     name: &str,
     slot: Slot,
     value: &Text,
+    tls_only: bool,
     context: &BuildContext,
 ) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
     let in_header = matches!(slot, Slot::Header(_));
@@ -70,7 +79,22 @@ pub(crate) fn build(
         let header = if in_header { Some(header_value(&owner, "value", secret.expose())?) } else { None };
         Ok(Key { secret: secret.clone(), header })
     })?;
-    Ok(Arc::new(ApiKey { scheme, credential, slots: [slot], value }))
+    Ok(Arc::new(ApiKey { scheme, credential, slots: [slot], tls_only, value }))
+}
+
+/// Refuses a token in the query of a plain http request, unless it stays on this machine (RFC 6750 section 5.3).
+pub(crate) fn require_tls(credential: &str, target: &Target) -> Result<(), AuthError> {
+    let here = match &target.host {
+        Host::Ip(ip) => ip.is_loopback(),
+        Host::Name(name) => name.as_ref() == "localhost" || name.ends_with(".localhost"),
+    };
+    if target.scheme == Scheme::Https || here {
+        return Ok(());
+    }
+    Err(AuthError::missing(format!(
+        "credential `{credential}`: `add_to: query` would show the token to everyone between here and {target}; use \
+         https, or `add_to: header`, or write `allow_plaintext: true`"
+    )))
 }
 
 /// A header name that a credential may fill.
@@ -94,6 +118,7 @@ struct ApiKey {
     scheme: &'static str,
     credential: Arc<str>,
     slots: [Slot; 1],
+    tls_only: bool,
     value: Held<Key>,
 }
 
@@ -121,7 +146,12 @@ impl AuthScheme for ApiKey {
         round.stamp = entry.stamp;
         match (&self.slots[0], &entry.value) {
             (Slot::Header(name), Key { header: Some(value), .. }) => out.set_header(name.clone(), value.clone()),
-            (Slot::Query(name), key) => out.append_query(name, key.secret.expose())?,
+            (Slot::Query(name), key) => {
+                if self.tls_only {
+                    require_tls(&self.credential, out.target())?;
+                }
+                out.append_query(name, key.secret.expose())?;
+            }
             (Slot::Cookie(name), key) => out.set_cookie(name, key.secret.expose())?,
             _ => return Err(not_ready(&self.credential)),
         }

@@ -89,6 +89,8 @@ pub enum Command {
     #[command(subcommand, after_help = CA_EXAMPLES)]
     Ca(CaCommand),
     /// Show it all with nothing to set up: a local API, rules for it, the proxy and a few requests
+    ///
+    /// The demo brings its own configuration and data folder; nothing of yours is read, and nothing stays behind.
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
     /// Write a first configuration file

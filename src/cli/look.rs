@@ -8,11 +8,10 @@ use tokio::runtime::Runtime;
 use super::{
     Failure,
     args::{CheckArgs, Global},
-    output,
-    start,
+    output, start,
 };
 use crate::{
-    app,
+    app::{self, count},
     clock::Clock,
     config::diagnostics::Diagnostics,
     console::Redactor,
@@ -23,16 +22,21 @@ use crate::{
 
 /// Reads and compiles what the flags choose, as a start would, with nothing listening. The runtime must outlive it.
 pub(super) fn ready(global: &Global) -> Result<(Runtime, Ready), Failure> {
+    ready_with(global, Clock::system(), &Redactor::default())
+}
+
+/// The same with a clock of the caller's, and a redactor that learns the secrets.
+pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Runtime, Ready), Failure> {
     let runtime = start::runtime()?;
     let ready = {
         let _inside = runtime.enter();
         let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
-        let context = app::build_context(&upstream, &Redactor::default(), &global.data_dir()?, Clock::system());
-        let loader = Loader::new(Origin::Files(global.sources()), context, output::color_on_stderr());
+        let context = app::build_context(&upstream, redactor, &global.data_dir()?, clock);
+        let loader = Loader::new(Origin::Files(global.sources()), context);
         let ready = loader.load(None).map_err(|errors| super::config::wrong(global, &errors))?;
-        loader
-            .parent_auth(&ready.loaded.config, &ready.rules)
+        let settings = app::upstream_settings(&loader, &ready.loaded.config, &ready.rules)
             .map_err(|errors| Failure::Config(format!("error: {}", errors.join("\nerror: "))))?;
+        upstream.set(settings);
         ready
     };
     Ok((runtime, ready))
@@ -53,22 +57,13 @@ pub(super) fn check(global: &Global, args: &CheckArgs) -> Result<u8, Failure> {
     say_warnings(&warnings);
     let config = &ready.loaded.config;
     let mut text = config.files.first().map(|file| shown(file)).unwrap_or_default();
-    let _ = write!(
-        text,
-        ": {} for {}",
-        count(ready.rules.rules_count(), "rule"),
-        count(ready.rules.hosts_count(), "host")
-    );
+    let _ =
+        write!(text, ": {} for {}", count(ready.rules.rules_count(), "rule"), count(ready.rules.hosts_count(), "host"));
     if let Some(environment) = &config.environment {
         let _ = write!(text, ", environment {}", output::inert(environment));
     }
     output::say(text + ": no errors");
     Ok(0)
-}
-
-/// `1 rule`, `2 rules`.
-fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 fn say_warnings(warnings: &Diagnostics) {

@@ -4,7 +4,9 @@ pub mod args;
 mod ca;
 mod completions;
 mod config;
+mod demo;
 mod env;
+mod explain;
 mod init;
 mod look;
 mod man;
@@ -103,14 +105,10 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Man => man::man(),
         Command::Run(args) => run::run(&global, &args, inherited),
         Command::Check(args) => look::check(&global, &args),
+        Command::Demo(args) => demo::demo(&global, &args),
         Command::Rules => look::rules(&global),
-        other => not_joined("this command", &global, &other, inherited),
+        Command::Explain(args) => explain::explain(&global, &args),
     }
-}
-
-/// Commands whose parts live on other branches until they are joined.
-fn not_joined(name: &str, _global: &Global, _args: &dyn std::fmt::Debug, _inherited: Inherited) -> Result<u8, Failure> {
-    Err(Failure::failed(format!("{name} is not joined in yet")))
 }
 
 /// A runtime for commands that only ask something.

@@ -1,7 +1,6 @@
 //! `run -- CMD`: a child that is wired to a proxy, with signals and exit code passed through.
 
 use std::{
-    collections::BTreeSet,
     ffi::OsString,
     fs::File,
     io::{self, IsTerminal},
@@ -27,10 +26,6 @@ use super::{
 };
 use crate::{
     app::{self, Options},
-    config::{
-        text::{Reference, Text},
-        yaml::{Node, Value},
-    },
     console::{ConsoleOptions, Level},
     control::run_file::{Login, RunInfo},
     hardening::Inherited,
@@ -66,7 +61,6 @@ fn attach(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, F
 /// The command gets a proxy of its own, which ends with it.
 fn own(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Failure> {
     let dir = global.data_dir()?;
-    let secret_variables = secret_variables(&super::config::loaded(global)?.tree);
     let login = Login::random("run").map_err(|error| Failure::failed(error.to_string()))?;
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     let options = Options {
@@ -89,7 +83,7 @@ fn own(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Fail
         let session = Session {
             endpoint: Endpoint::new(running.proxy_address(), Some(running.login().clone()), hosts),
             ca_pem: running.ca_pem().to_owned(),
-            secret_variables,
+            secret_variables: running.secret_variables(),
         };
         let code = child(args, &session, &dir, inherited).await;
         running.stop().await;
@@ -113,31 +107,6 @@ fn console(verbose: u8) -> ConsoleOptions {
         out: Box::new(io::stderr()),
         err: Box::new(io::stderr()),
         ..ConsoleOptions::default()
-    }
-}
-
-/// The environment variables that credentials, headers and passwords of clients are read from.
-fn secret_variables(tree: &Node) -> Vec<String> {
-    let mut names = BTreeSet::new();
-    if let Value::Mapping(entries) = &tree.value {
-        let secret = |name: &str| matches!(name, "credentials" | "rules" | "proxy");
-        entries.iter().filter(|entry| secret(&entry.key.name)).for_each(|entry| collect(&entry.value, &mut names));
-    }
-    names.into_iter().collect()
-}
-
-fn collect(node: &Node, names: &mut BTreeSet<String>) {
-    match &node.value {
-        Value::Null | Value::Wrong => {}
-        Value::Scalar(scalar) => {
-            let Ok(text) = Text::parse(&scalar.text) else { return };
-            names.extend(text.references().filter_map(|reference| match reference {
-                Reference::Env { name, .. } => Some(name.clone()),
-                _ => None,
-            }));
-        }
-        Value::Sequence(items) => items.iter().for_each(|item| collect(item, names)),
-        Value::Mapping(entries) => entries.iter().for_each(|entry| collect(&entry.value, names)),
     }
 }
 
@@ -282,15 +251,6 @@ mod tests {
     #[tokio::test]
     async fn the_child_has_the_variables() {
         assert_eq!(run(&["sh", "-c", "test \"$https_proxy\" = http://run:p@127.0.0.1:9"]).await, 0);
-    }
-
-    #[test]
-    fn variables_of_credentials_are_found_and_others_left_alone() {
-        let text = "version: 1\nvars: {host: '${env:API_HOST:-api.example}'}\ncredentials: {c: {type: basic, \
-                    username: u, password: 'x${env:PASS}'}}\nrules: [{host: '${host}', auth: c, headers: {set: {x-a: \
-                    '${env:HEAD:-}'}}}]\n";
-        let loaded = crate::config::load::load_text("countersign.yaml", text).unwrap();
-        assert_eq!(secret_variables(&loaded.tree), ["HEAD", "PASS"]);
     }
 
     #[test]

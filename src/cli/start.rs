@@ -11,7 +11,7 @@ use super::{
     output,
 };
 use crate::{
-    app::{self, Options, Running, StartError},
+    app::{self, Options, Running, StartError, count},
     config::load::Sources,
     console::{ConsoleOptions, Level, MaskedWriter, redact::Redactor},
     loading::Origin,
@@ -86,6 +86,11 @@ fn level(args: &StartArgs) -> Level {
 /// Sends the program's own log, if `RUST_LOG` asks for one, to standard error; secrets masked by value.
 pub(super) fn log_to_stderr(redactor: &Redactor) {
     let Ok(filter) = EnvFilter::try_from_default_env() else { return };
+    // The watcher's own log of file events, written to a file in a watched folder, would feed itself for ever.
+    let filter = match "notify=warn".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let writer = Masked(redactor.clone());
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(false).try_init();
 }
@@ -102,7 +107,6 @@ impl<'a> MakeWriter<'a> for Masked {
 
 fn welcome(running: &Running) -> String {
     let (config, rules) = (running.config(), running.rules());
-    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let file = config.files.first().map_or_else(|| "memory".to_owned(), |file| file.display().to_string());
     let environment = config.environment.as_ref().map(|name| format!(", environment {name}")).unwrap_or_default();
     format!(

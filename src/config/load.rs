@@ -100,7 +100,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Diagnostics> {
             Err(error) => errors.push(error),
         }
     }
-    if !files.first().is_some_and(|(path, _): &(Arc<Path>, String)| **path == *main) {
+    if files.first().is_none_or(|(path, _): &(Arc<Path>, String)| **path != *main) {
         return Err(Diagnostics::new(errors, SourceTexts::default()));
     }
     let chosen = sources.environment.clone().or_else(|| environment_variable("COUNTERSIGN_ENVIRONMENT"));
@@ -224,7 +224,22 @@ impl Reading {
         for document in &mut documents {
             variables.replace(&mut document.root, &self.texts, errors);
         }
-        let main: RawConfig = check::part(documents.first().map(|main| &main.root), errors);
+        let main = documents.first().map_or(&empty, |main| &main.root);
+        let main: RawConfig = from_node(main).unwrap_or_else(|found| {
+            errors.extend(found);
+            // A wrong key does not keep the others from being read.
+            let part = |key: &str| main.get(key).cloned();
+            RawConfig {
+                proxy: part("proxy"),
+                console: part("console"),
+                tokens: part("tokens"),
+                secrets: part("secrets"),
+                redact: part("redact"),
+                credentials: part("credentials"),
+                rules: part("rules"),
+                ..RawConfig::default()
+            }
+        });
         check_version(main.version.as_ref(), errors);
         let mut written: Vec<Entry> = mapping(main.credentials.as_ref(), "credentials", errors).to_vec();
         let mut rules: Vec<Node> = sequence(main.rules.as_ref(), "rules", errors).to_vec();
@@ -233,7 +248,8 @@ impl Reading {
                 Ok(more) => more,
                 Err(found) => {
                     errors.extend(found.into_iter().map(only_in_main));
-                    continue;
+                    let part = |key: &str| document.root.get(key).cloned();
+                    RawRulesFile { version: None, credentials: part("credentials"), rules: part("rules") }
                 }
             };
             check_version(more.version.as_ref(), errors);

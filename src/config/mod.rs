@@ -70,7 +70,7 @@ impl<T: PartialEq> PartialEq for At<T> {
 }
 
 /// A whole configuration: all files merged, one environment chosen, variables replaced.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Every file that was read; each is watched. The first is the main one.
     pub files: Vec<PathBuf>,
@@ -416,22 +416,5 @@ impl Default for TokensConfig {
 impl Default for SecretsConfig {
     fn default() -> Self {
         Self { ttl: Duration::from_secs(300) }
-    }
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            files: Vec::new(),
-            named_files: Vec::new(),
-            environment: None,
-            proxy: ProxyConfig::default(),
-            console: ConsoleConfig::default(),
-            tokens: TokensConfig::default(),
-            secrets: SecretsConfig::default(),
-            redact: RedactConfig::default(),
-            credentials: BTreeMap::new(),
-            rules: Vec::new(),
-        }
     }
 }

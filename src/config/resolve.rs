@@ -77,6 +77,8 @@ pub struct Variables {
     elsewhere: BTreeMap<String, String>,
     /// With variables in variables replaced. What could not be replaced is missing here.
     values: BTreeMap<String, String>,
+    /// Those that were tried, so that none is tried twice.
+    tried: BTreeSet<String>,
 }
 
 impl Variables {
@@ -145,7 +147,7 @@ impl Variables {
 
     /// Works out one variable after those it needs.
     fn value(&mut self, name: &str, path: &mut Vec<String>, texts: &SourceTexts, errors: &mut Vec<Diagnostic>) {
-        if self.values.contains_key(name) {
+        if !self.tried.insert(name.to_owned()) {
             return;
         }
         let Some(written) = self.written.get(name).cloned() else { return };
@@ -155,7 +157,7 @@ impl Variables {
         }
         path.push(name.to_owned());
         for needed in variables_in(&written.value.0) {
-            if path.iter().any(|one| *one == needed) {
+            if path.contains(&needed) {
                 let round =
                     path.iter().chain([&needed]).map(|one| format!("`{one}`")).collect::<Vec<_>>().join(" needs ");
                 // Each variable of the circle would say the same.

@@ -149,7 +149,7 @@ impl RequestBody {
             }
         };
         let gate = gate.map(|gate| (gate, Box::pin(tokio::time::sleep(PATIENCE))));
-        SendBody::Stream(Box::pin(Outflow { source, size: self.size.clone(), gate, tap }))
+        SendBody::Stream(Box::pin(Outflow { source, size: self.size, gate, tap }))
     }
 }
 
@@ -242,7 +242,7 @@ impl Body for Outflow {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.size.clone()
+        self.size
     }
 }
 

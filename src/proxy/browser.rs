@@ -58,6 +58,6 @@ fn is_listed(origin: &str, rule: &Rule) -> bool {
     !rule.origins.is_empty()
         && parse(origin).is_some_and(|origin| {
             let origin = origin.to_string();
-            rule.origins.iter().any(|allowed| *allowed == origin)
+            rule.origins.contains(&origin)
         })
 }

@@ -189,22 +189,10 @@ impl<'a> Exchange<'a> {
         let stripped = hop::strip_request(request.headers_mut(), version);
         let upgrade = stripped.upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
         let (mut head, incoming) = request.into_parts();
-        if version == Version::HTTP_2 {
-            hop::join_cookies(&mut head.headers);
-        }
         if stripped.trailers {
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        if let Some(rule) = &rule {
-            edit_headers(&mut head, rule);
-        }
-        let auth = match (&rule, auth) {
-            (Some(rule), Some(auth)) => {
-                clear_slots(&mut head, auth.as_ref(), rule.existing, self.recording)?.then_some(auth)
-            }
-            (_, auth) => auth,
-        };
-        self.ensure_host(&mut head)?;
+        let auth = make_room(&mut head, self.target, rule.as_deref(), auth, self.recording)?;
         let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use(&head));
         let limit = self.snapshot.settings.limits.body_buffer;
         let body = RequestBody::new(incoming, usage, limit).await.map_err(|error| self.body_error(&error, limit))?;
@@ -224,16 +212,6 @@ impl<'a> Exchange<'a> {
                 ProxyError::new(ErrorId::BadRequest, why).closing()
             }
         }
-    }
-
-    /// An HTTP/2 request, or one of HTTP/1.0, may come without `Host`; an HTTP/1 origin needs it.
-    fn ensure_host(&self, head: &mut request::Parts) -> Result<(), ProxyError> {
-        if !head.headers.contains_key(header::HOST) {
-            let host = HeaderValue::from_str(&self.target.authority())
-                .map_err(|_| ProxyError::new(ErrorId::BadRequest, "the host cannot stand in a header"))?;
-            head.headers.insert(header::HOST, host);
-        }
-        Ok(())
     }
 
     /// Waits for a credential that has to be fetched. Without one the rule's `on_unavailable` decides.
@@ -265,6 +243,7 @@ impl<'a> Exchange<'a> {
             let mut link = self.lease(prepared, fresh).await?;
             let mut head = prepared.head_for_send();
             let trace = self.apply(prepared, &mut head, &link)?;
+            head.version = link.version();
             let record = self.record(&link, &head, trace);
             let gate = self.gate(prepared, &mut head, &link, first);
             let body = prepared.body.take(gate.clone(), record.clone());
@@ -555,6 +534,37 @@ fn describe(error: &hyper::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// Makes a head ready for its credential: cookies in one field, the rule's edits, the slots empty, a `Host`. Gives the
+/// credential back unless the client's own value is to stay.
+///
+/// # Errors
+/// A value of the client that the rule does not allow.
+pub fn make_room(
+    head: &mut request::Parts,
+    target: &Target,
+    rule: Option<&Rule>,
+    auth: Option<Arc<dyn AuthScheme>>,
+    recording: Option<&Recording>,
+) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
+    if head.version == Version::HTTP_2 {
+        hop::join_cookies(&mut head.headers);
+    }
+    if let Some(rule) = rule {
+        edit_headers(head, rule);
+    }
+    let auth = match (rule, auth) {
+        (Some(rule), Some(auth)) => clear_slots(head, auth.as_ref(), rule.existing, recording)?.then_some(auth),
+        (_, auth) => auth,
+    };
+    // A request of HTTP/2 or HTTP/1.0 may come without; an origin of HTTP/1 needs it.
+    if !head.headers.contains_key(header::HOST) {
+        let host = HeaderValue::from_str(&target.authority())
+            .map_err(|_| ProxyError::new(ErrorId::BadRequest, "the host cannot stand in a header"))?;
+        head.headers.insert(header::HOST, host);
+    }
+    Ok(auth)
 }
 
 fn edit_headers(head: &mut request::Parts, rule: &Rule) {

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    framing::{Framing, Violation},
+    framing::{Framing, Progress, Violation, mend_target},
     timer::Timer,
 };
 use crate::{clock, upstream::tap::write_gathered};
@@ -113,7 +113,7 @@ pub struct Guard<IO> {
     /// Input that is not yet complete.
     held: BytesMut,
     /// Input that is complete but not yet taken.
-    ready: Bytes,
+    ready: BytesMut,
     /// What follows once `ready` is taken.
     fate: Fate,
     deadlines: Deadlines,
@@ -144,7 +144,7 @@ impl<IO> Guard<IO> {
             framing: Framing::new(max_head),
             shared,
             held: BytesMut::new(),
-            ready: Bytes::new(),
+            ready: BytesMut::new(),
             fate: Fate::Open,
             deadlines,
             timer: Box::pin(tokio::time::sleep(deadlines.idle.min(deadlines.head))),
@@ -163,16 +163,18 @@ impl<IO> Guard<IO> {
 
     /// The connection itself, after an upgrade; with input that was read and not taken.
     pub fn into_parts(self) -> (IO, Bytes) {
-        let mut rest = BytesMut::from(&self.ready[..]);
+        let mut rest = self.ready;
         rest.extend_from_slice(&self.held);
         (self.io, rest.freeze())
     }
 
+    /// Lets nothing more in: what is ready is served, then the answer to the refused request, then the connection ends.
     fn refuse(&mut self, violation: Violation) {
         let _ = self.shared.violation.set(violation);
         self.held.clear();
         if self.framing.in_head() {
-            self.ready = format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", refusal_path()).into();
+            let stand_in = format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", refusal_path());
+            self.ready.extend_from_slice(stand_in.as_bytes());
             self.fate = Fate::Ended;
         } else {
             self.fate = Fate::Broken;
@@ -183,33 +185,44 @@ impl<IO> Guard<IO> {
     fn inspect(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> bool {
         let fresh = &buf.filled()[before..];
         let total = fresh.len();
-        let accepted = match self.framing.advance(fresh) {
-            Ok(progress) => {
-                self.held.extend_from_slice(&fresh[progress.accepted..]);
-                progress.accepted
+        let stays = match self.framing.advance(fresh) {
+            Ok(Progress { accepted, mend: None }) => {
+                self.held.extend_from_slice(&fresh[accepted..]);
+                accepted
+            }
+            Ok(Progress { accepted, mend: Some(start) }) => {
+                self.ready.extend(mend_target(&fresh[start..accepted]));
+                self.held.extend_from_slice(&fresh[accepted..]);
+                self.inspect_held();
+                start
             }
             Err((at, violation)) => {
                 self.refuse(violation);
                 at
             }
         };
-        if accepted < total {
-            buf.set_filled(before + accepted);
+        if stays < total {
+            buf.set_filled(before + stays);
         }
-        accepted > 0
+        stays > 0
     }
 
-    /// Reads on in what was held back.
+    /// Reads on in what was held back, as far as it is complete.
     fn inspect_held(&mut self) {
-        match self.framing.advance(&self.held) {
-            Ok(progress) => self.ready = self.held.split_to(progress.accepted).freeze(),
-            Err((at, violation)) => {
-                let ready = self.held.split_to(at).freeze();
-                self.refuse(violation);
-                if at > 0 {
-                    // What came before the refused request is served first.
-                    let refusal = std::mem::replace(&mut self.ready, ready);
-                    self.ready = [&self.ready[..], &refusal[..]].concat().into();
+        while !self.held.is_empty() {
+            match self.framing.advance(&self.held) {
+                Ok(Progress { accepted, mend: None }) => {
+                    self.ready.extend(self.held.split_to(accepted));
+                    return;
+                }
+                Ok(Progress { accepted, mend: Some(start) }) => {
+                    let read = self.held.split_to(accepted);
+                    self.ready.extend_from_slice(&read[..start]);
+                    self.ready.extend(mend_target(&read[start..]));
+                }
+                Err((at, violation)) => {
+                    self.ready.extend(self.held.split_to(at));
+                    self.refuse(violation);
                 }
             }
         }
@@ -400,7 +413,7 @@ mod tests {
     const DEADLINES: Deadlines = Deadlines { head: Duration::from_secs(30), idle: Duration::from_secs(60) };
 
     async fn through(pieces: &[&[u8]]) -> (Vec<u8>, Arc<Shared>) {
-        let (mut client, server) = tokio::io::duplex(64);
+        let (mut client, server) = tokio::io::duplex(4096);
         let shared = Arc::new(Shared::default());
         let mut guard = Guard::new(server, 1000, DEADLINES, Arc::clone(&shared));
         let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
@@ -429,6 +442,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_cannot_stand_in_a_uri_is_encoded_and_nothing_else() {
+        let asked = "GET /a?b=\"<c>\"&d=%22 HTTP/1.1\r\nHost: a\r\nX: \"\r\n\r\nPOST /` HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n`\"";
+        let mended = "GET /a?b=%22%3Cc%3E%22&d=%22 HTTP/1.1\r\nHost: a\r\nX: \"\r\n\r\nPOST /%60 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n`\"";
+        for cut in 1..asked.len() {
+            let (seen, _) = through(&[&asked.as_bytes()[..cut], &asked.as_bytes()[cut..]]).await;
+            assert_eq!(String::from_utf8(seen).unwrap(), mended, "cut at {cut}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_refused_request_is_replaced_and_nothing_follows() {
         let good = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
         let bad = "GET /b HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\nGET /c HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -444,18 +467,27 @@ mod tests {
         }
     }
 
+    const CHUNKED: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+
     #[tokio::test]
     async fn a_malformed_body_is_an_error_not_an_end() {
         let (mut client, server) = tokio::io::duplex(1000);
         let mut guard = Guard::new(server, 1000, DEADLINES, Arc::new(Shared::default()));
-        client
-            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n-1\r\n")
-            .await
-            .unwrap();
-        let mut seen = Vec::new();
+        client.write_all(CHUNKED).await.unwrap();
+        let mut seen = vec![0; CHUNKED.len()];
+        guard.read_exact(&mut seen).await.unwrap();
+        client.write_all(b"-1\r\n").await.unwrap();
         let error = guard.read_to_end(&mut seen).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(seen.ends_with(b"1\r\na\r\n"));
+        assert_eq!(seen, CHUNKED);
+    }
+
+    #[tokio::test]
+    async fn a_malformed_body_that_came_with_its_head_takes_the_head_along() {
+        let (seen, shared) = through(&[&[CHUNKED, b"-1\r\n"].concat()]).await;
+        let seen = String::from_utf8(seen).unwrap();
+        assert!(!seen.contains("POST"));
+        assert!(shared.violation(seen.split(' ').nth(1).unwrap()).is_some());
     }
 
     #[tokio::test]

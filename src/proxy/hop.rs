@@ -16,6 +16,13 @@ const ALWAYS: [HeaderName; 7] = [
     HeaderName::from_static("http2-settings"),
 ];
 
+/// What some servers fold into framing fields (`_` for `-`); never passed on.
+const TWINS: [HeaderName; 3] = [
+    HeaderName::from_static("content_length"),
+    HeaderName::from_static("transfer_encoding"),
+    HeaderName::from_static("proxy_authorization"),
+];
+
 /// Fields a client must not have removed by naming them in `Connection`: framing, routing, and what we add.
 fn is_protected(name: &HeaderName) -> bool {
     [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION, header::COOKIE, header::CACHE_CONTROL].contains(name)
@@ -34,6 +41,9 @@ pub struct Stripped {
 /// nominates, and all `Proxy-*` credentials.
 pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Stripped {
     headers.remove(header::PROXY_AUTHORIZATION);
+    for twin in &TWINS {
+        headers.remove(twin);
+    }
     let stripped = strip(headers, version);
     headers.remove(header::PROXY_AUTHENTICATE);
     stripped
@@ -122,6 +132,8 @@ mod tests {
             ("te", "gzip, trailers"),
             ("proxy-authorization", "Basic x"),
             ("proxy-connection", "keep-alive"),
+            ("content_length", "5"),
+            ("transfer_encoding", "chunked"),
         ]);
         let stripped = strip_request(&mut headers, Version::HTTP_11);
         assert_eq!(headers, map(&[("x-two", "2"), ("authorization", "a"), ("host", "h")]));

@@ -62,8 +62,13 @@ fn make_private(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .map(|directive| directive.split('=').next().unwrap_or_default().trim())
         .any(|directive| EXPLICIT.iter().any(|word| directive.eq_ignore_ascii_case(word)));
-    if !explicit {
-        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    if explicit {
+        return;
+    }
+    let mut lines: Vec<_> = headers.get_all(header::CACHE_CONTROL).iter().map(HeaderValue::as_bytes).collect();
+    lines.push(b"private");
+    if let Ok(value) = HeaderValue::from_bytes(&lines.join(&b", "[..])) {
+        headers.insert(header::CACHE_CONTROL, value);
     }
 }
 
@@ -91,7 +96,7 @@ mod tests {
     fn answers_become_private_unless_they_say_otherwise() {
         for (given, expected) in [
             (None, "private"),
-            (Some("max-age=60"), "max-age=60|private"),
+            (Some("max-age=60"), "max-age=60, private"),
             (Some("public, max-age=60"), "public, max-age=60"),
             (Some("No-Store"), "No-Store"),
             (Some("s-maxage=5"), "s-maxage=5"),

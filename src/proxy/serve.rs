@@ -59,7 +59,9 @@ pub async fn accept(proxy: Arc<Proxy>, listener: TcpListener) {
 
 fn open(proxy: &Arc<Proxy>, socket: &TcpStream, peer: SocketAddr) -> Connection {
     let _ = socket.set_nodelay(true);
-    let trusted = socket.local_addr().is_ok_and(|local| peer::owner(peer, local) == Owner::Trusted);
+    // Beyond loopback every client names itself.
+    let trusted = proxy.snapshot().settings.on_loopback
+        && socket.local_addr().is_ok_and(|local| peer::owner(peer, local) == Owner::Trusted);
     Connection {
         proxy: Arc::clone(proxy),
         peer,

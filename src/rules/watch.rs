@@ -65,6 +65,10 @@ const QUIET: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(400);
 /// More time for a file that vanished or became blank.
 const LOST_PATIENCE: Duration = Duration::from_millis(300);
+/// Events within so long of each other are one.
+const GATHER: Duration = Duration::from_millis(10);
+/// Events taken at once, at most.
+const MAX_GATHERED: usize = 10_000;
 /// File systems write times that are a little old.
 const COARSE: Duration = Duration::from_millis(20);
 /// Links followed on the way to one file.
@@ -191,13 +195,15 @@ impl Watching {
     /// Sleeps until a signal or the timeout. False to stop.
     fn wait(&self, timeout: Duration) -> bool {
         let first = self.inbox.recv_timeout(timeout);
-        let mut signals = match first {
-            Ok(signal) => vec![signal],
-            Err(RecvTimeoutError::Timeout) => Vec::new(),
-            Err(RecvTimeoutError::Disconnected) => return false,
-        };
-        signals.extend(self.inbox.try_iter());
-        !signals.iter().any(|signal| matches!(signal, Signal::Stop))
+        match first {
+            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => return true,
+            Ok(Signal::Look) => {}
+        }
+        // One look for many events: the folder may be full of files that others write without a pause, so that the
+        // inbox never empties.
+        std::thread::sleep(GATHER);
+        !self.inbox.try_iter().take(MAX_GATHERED).any(|signal| matches!(signal, Signal::Stop))
     }
 
     /// Waits for the files to come to rest, then reads them. `None` to stop.

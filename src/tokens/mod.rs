@@ -5,8 +5,8 @@
 
 pub mod file;
 pub mod key;
-pub mod lazy;
 mod keyring;
+pub mod lazy;
 pub mod vault;
 
 use std::{

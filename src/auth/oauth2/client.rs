@@ -7,7 +7,9 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response, header};
+use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse, RefreshToken, Scope, TokenUrl};
 use url::Url;
 
 use super::{
@@ -60,13 +62,14 @@ pub(super) struct Client {
 
 /// A request's outcome when it brought no token.
 struct Refusal {
-    failure: Option<Failure>,
+    /// The endpoint said no, as opposed to nothing or rubbish.
+    refused: bool,
     error: AuthError,
 }
 
 impl From<AuthError> for Refusal {
     fn from(error: AuthError) -> Self {
-        Self { failure: None, error }
+        Self { refused: false, error }
     }
 }
 
@@ -81,13 +84,32 @@ struct Facts {
 }
 
 impl Facts {
-    /// Parameters that go along with every request.
-    fn common<'a>(&'a self, first: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-        let mut all = first.to_vec();
-        all.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
-        all.extend(self.audience.iter().map(|audience| ("audience", audience.as_str())));
-        all.extend(self.resource.iter().map(|resource| ("resource", resource.as_str())));
-        all
+    /// Parameters that go along with every request, besides those of RFC 6749.
+    fn extra(&self) -> Vec<(&str, &str)> {
+        let audience = self.audience.iter().map(|audience| ("audience", audience.as_str()));
+        audience.chain(self.resource.iter().map(|resource| ("resource", resource.as_str()))).collect()
+    }
+}
+
+/// Where the `oauth2` crate sends a request: what goes out and comes back is changed as configured and needed.
+struct Endpoint<'a> {
+    client: &'a Client,
+    facts: &'a Facts,
+    url: &'a Url,
+    params: Vec<ReadParam>,
+}
+
+impl<'c> AsyncHttpClient<'c> for Endpoint<'_> {
+    type Error = Failure;
+    type Future = BoxFuture<'c, Result<HttpResponse, Failure>>;
+
+    fn call(&'c self, standard: HttpRequest) -> Self::Future {
+        Box::pin(async move {
+            let request = request::amended(standard, &self.facts.identity, &self.facts.extra(), &self.params);
+            let request = request.map_err(|why| self.client.missing(&why))?;
+            let response = self.client.send(request, self.url).await?;
+            answer::tidied(&response, self.client.context.clock.now())
+        })
     }
 }
 
@@ -118,12 +140,11 @@ impl Client {
                     return self.accept(answer, current, sent);
                 }
                 // Only a refusal says that this refresh token is of no more use.
-                Err(Refusal { failure: Some(Failure::Refused { .. }), .. }) => {}
+                Err(Refusal { refused: true, .. }) => {}
                 Err(Refusal { error, .. }) => return Err(error),
             }
         }
-        let standard = facts.common(&[("grant_type", "client_credentials")]);
-        let answer = self.ask(&facts, &facts.token_url, &standard, &self.config.token_params).await;
+        let answer = self.ask(&facts, &facts.token_url, &self.config.token_params, None).await;
         self.accept(answer.map_err(|refusal| refusal.error)?, current, sent)
     }
 
@@ -158,8 +179,7 @@ impl Client {
     }
 
     async fn refresh(&self, facts: &Facts, refresh: &Secret) -> Result<Answer, Refusal> {
-        let standard = facts.common(&[("grant_type", "refresh_token"), ("refresh_token", refresh.expose())]);
-        let answer = self.ask(facts, &facts.refresh_url, &standard, &self.config.refresh_params).await;
+        let answer = self.ask(facts, &facts.refresh_url, &self.config.refresh_params, Some(refresh)).await;
         answer.map_err(|mut refusal| {
             refusal.error.message = refusal.error.message.replace(refresh.expose(), "***");
             refusal
@@ -171,8 +191,8 @@ impl Client {
         &self,
         facts: &Facts,
         url: &Url,
-        standard: &[(&str, &str)],
         params: &[Param],
+        refresh: Option<&Secret>,
     ) -> Result<Answer, Refusal> {
         let mut read = Vec::new();
         for param in params.iter().filter(|param| param.enabled) {
@@ -182,12 +202,16 @@ impl Client {
         if facts.identity.auth == ClientAuth::Basic {
             self.context.sources.learn(&facts.identity.basic());
         }
-        let request =
-            request::post(url, &facts.identity, standard, &read).map_err(|why| Refusal::from(self.missing(&why)))?;
-        let response = self.send(request, url).await?;
-        answer::read(&response).map_err(|failure| {
-            let error = self.explain(&failure, facts, url);
-            Refusal { failure: Some(failure), error }
+        let endpoint = Endpoint { client: self, facts, url, params: read };
+        let client = facts.identity.standard().set_token_uri(TokenUrl::from_url(url.clone()));
+        let scope = facts.scope.clone().map(Scope::new);
+        let tokens = match refresh.map(|refresh| RefreshToken::new(refresh.expose().to_owned())) {
+            Some(refresh) => client.exchange_refresh_token(&refresh).add_scopes(scope).request_async(&endpoint).await,
+            None => client.exchange_client_credentials().add_scopes(scope).request_async(&endpoint).await,
+        };
+        tokens.map(Answer::from).map_err(|error| {
+            let failure = Failure::from(error);
+            Refusal { refused: matches!(failure, Failure::Refused { .. }), error: self.explain(failure, facts, url) }
         })
     }
 
@@ -213,7 +237,8 @@ impl Client {
     ) -> Result<Fetched<Token>, AuthError> {
         let secrets = [Some(&answer.access_token), answer.refresh_token.as_ref(), answer.id_token.as_ref()];
         secrets.into_iter().flatten().for_each(|secret| self.context.sources.learn(secret));
-        if let Some(bound) = answer.token_type.as_ref().filter(|kind| is_bound(kind)) {
+        if BOUND.contains(&answer.token_type.as_str()) {
+            let bound = &answer.token_type;
             return Err(self.endpoint_error(
                 &format!(
                     "the server gave a token of type `{bound}`, which needs a proof of possession that this version \
@@ -222,7 +247,7 @@ impl Client {
                 None,
             ));
         }
-        let given = answer.expires_in.and_then(|seconds| end_after(sent, seconds));
+        let given = answer.expires_in.and_then(|life| end_after(sent, life.as_secs_f64()));
         let (secret, end) = match self.config.use_token {
             UseToken::AccessToken => {
                 let end = given.or_else(|| jwt_end(&answer.access_token));
@@ -386,16 +411,17 @@ impl Client {
     }
 
     /// Says what a failure means and which setting to look at.
-    fn explain(&self, failure: &Failure, facts: &Facts, url: &Url) -> AuthError {
+    fn explain(&self, failure: Failure, facts: &Facts, url: &Url) -> AuthError {
         let at = shown(url);
         let error = match failure {
+            Failure::Unsent(error) => error,
             Failure::Passing { why, retry_after } => {
-                return self.scrubbed(self.endpoint_error(&format!("{at}: {why}"), Some(*retry_after)), facts);
+                return self.scrubbed(self.endpoint_error(&format!("{at}: {why}"), Some(retry_after)), facts);
             }
             Failure::Rubbish(why) => self.endpoint_error(&format!("{at}: {why}; check `token_url`"), None),
             Failure::Refused { code, description } => {
                 let said = description.as_ref().map_or_else(String::new, |text| format!(" ({text})"));
-                let advice = self.advice(code, facts);
+                let advice = self.advice(&code, facts);
                 let mut error = self.endpoint_error(&format!("{at} refused with `{code}`{said}. {advice}"), None);
                 if code == "invalid_grant" {
                     error.kind = AuthErrorKind::Rejected;
@@ -455,11 +481,6 @@ impl Client {
     }
 }
 
-/// Tokens that work only together with a key or a signature.
-fn is_bound(token_type: &str) -> bool {
-    ["dpop", "mac", "pop"].iter().any(|bound| token_type.eq_ignore_ascii_case(bound))
-}
-
 fn jwt_end(token: &Secret) -> Option<SystemTime> {
     let seconds = answer::jwt_end(token.expose())?;
     let sane = seconds > 0.0 && seconds < f64::from(u32::MAX);
@@ -483,6 +504,8 @@ fn shown(url: &Url) -> String {
     url.into()
 }
 
+/// Types of tokens that work only together with a key or a signature.
+const BOUND: [&str; 3] = ["dpop", "mac", "pop"];
 const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_BODY: usize = 1 << 20;
 const METADATA_LIFE: Duration = Duration::from_secs(3600);

@@ -98,7 +98,7 @@ pub struct Oauth2Config {
     /// Renew tokens before they end, and by refresh token where the server gave one.
     #[serde(default = "yes")]
     pub auto_refresh: bool,
-    /// Allow endpoints over plain http beyond this machine.
+    /// Allow plain http beyond this machine for endpoints, and for requests with the token in the query.
     #[serde(default)]
     pub allow_plaintext: bool,
     /// Use one token for all credentials that ask for the same one.
@@ -321,7 +321,7 @@ impl Build for Oauth2Config {
                 AddTo::Header => {
                     Arc::new(Bearer::new("oauth2", name, token, "access_token", &self.header_prefix, context)?)
                 }
-                AddTo::Query => api_key::build("oauth2", name, self.slot(), token, context)?,
+                AddTo::Query => api_key::build("oauth2", name, self.slot(), token, !self.allow_plaintext, context)?,
             });
         }
         let errors = self.errors();
@@ -336,7 +336,13 @@ impl Build for Oauth2Config {
             })
         };
         let tokens = if self.share { context.shared.get_or(self, make) } else { make() };
-        Ok(Arc::new(Oauth2 { credential: name.into(), clock: context.clock.clone(), slots: [self.slot()], tokens }))
+        Ok(Arc::new(Oauth2 {
+            credential: name.into(),
+            clock: context.clock.clone(),
+            slots: [self.slot()],
+            tls_only: !self.allow_plaintext,
+            tokens,
+        }))
     }
 }
 
@@ -348,6 +354,8 @@ struct Oauth2 {
     credential: Arc<str>,
     clock: Clock,
     slots: [Slot; 1],
+    /// No token in a query over plain http beyond this machine.
+    tls_only: bool,
     tokens: Refreshing<Token>,
 }
 
@@ -373,7 +381,12 @@ impl AuthScheme for Oauth2 {
         let current = current.as_ref().ok_or_else(|| not_ready(&self.credential))?;
         round.stamp = current.stamp;
         match &self.slots[0] {
-            Slot::Query(name) => out.append_query(name, current.value.secret.expose()),
+            Slot::Query(name) => {
+                if self.tls_only {
+                    api_key::require_tls(&self.credential, out.target())?;
+                }
+                out.append_query(name, current.value.secret.expose())
+            }
             _ => {
                 out.authorize(current.value.header.clone());
                 Ok(())

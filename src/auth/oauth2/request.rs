@@ -1,12 +1,26 @@
-//! Writing requests to a token endpoint (RFC 6749 sections 2.3 and 3.2).
+//! Writing requests to a token endpoint (RFC 6749 sections 2.3 and 3.2): the `oauth2` crate writes the standard ones,
+//! and what it has no words for is changed afterwards.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, header};
+use http::{HeaderName, HeaderValue, Request, header};
+use oauth2::{
+    AuthType, ClientId, ClientSecret, HttpRequest, StandardRevocableToken,
+    basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
+};
 use url::{Url, form_urlencoded};
 
-use super::{BasicEncoding, ClientAuth, ParamPlace};
+use super::{BasicEncoding, ClientAuth, ParamPlace, answer::Tokens};
 use crate::secret::Secret;
+
+/// As `BasicClient`, with an ID token.
+type StandardClient = oauth2::Client<
+    BasicErrorResponse,
+    Tokens,
+    BasicTokenIntrospectionResponse,
+    StandardRevocableToken,
+    BasicRevocationErrorResponse,
+>;
 
 /// A parameter with its value read.
 pub(super) struct ReadParam {
@@ -32,6 +46,16 @@ impl Identity {
             BasicEncoding::Raw => format!("{}:{secret}", self.id),
         };
         Secret::new(BASE64_STANDARD.encode(pair))
+    }
+
+    /// The client that writes the standard requests.
+    pub(super) fn standard(&self) -> StandardClient {
+        let way = if self.auth == ClientAuth::Basic { AuthType::BasicAuth } else { AuthType::RequestBody };
+        let client = StandardClient::new(ClientId::new(self.id.clone())).set_auth_type(way);
+        match &self.secret {
+            Some(secret) => client.set_client_secret(ClientSecret::new(secret.expose().to_owned())),
+            None => client,
+        }
     }
 }
 
@@ -66,66 +90,43 @@ pub(super) fn endpoint(text: &str, allow_plaintext: bool) -> Result<Url, String>
     }
 }
 
-/// A POST with a form. `standard` parameters give way to configured ones of the same name.
-pub(super) fn post(
-    url: &Url,
+/// Makes of a standard request the one that is configured. Standard and `extra` parameters give way to configured ones
+/// of the same name.
+pub(super) fn amended(
+    standard: HttpRequest,
     identity: &Identity,
-    standard: &[(&str, &str)],
+    extra: &[(&str, &str)],
     params: &[ReadParam],
 ) -> Result<Request<Bytes>, String> {
-    let mut url = url.clone();
-    for param in params.iter().filter(|param| param.place == ParamPlace::Url) {
-        url.query_pairs_mut().append_pair(&param.name, param.value.expose());
+    let (mut head, body) = standard.into_parts();
+    let at = |place: ParamPlace| params.iter().filter(move |param| param.place == place);
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    let extra = extra.iter().map(|&(name, value)| (name.into(), value.into()));
+    let pairs = form_urlencoded::parse(&body).chain(extra);
+    form.extend_pairs(pairs.filter(|(name, _)| at(ParamPlace::Body).all(|param| param.name != *name)));
+    form.extend_pairs(at(ParamPlace::Body).map(|param| (&param.name, param.value.expose())));
+    if at(ParamPlace::Url).next().is_some() {
+        let mut url = Url::parse(&head.uri.to_string()).map_err(|_| "the URL cannot be used".to_owned())?;
+        url.query_pairs_mut().extend_pairs(at(ParamPlace::Url).map(|param| (&param.name, param.value.expose())));
+        head.uri = url.as_str().parse().map_err(|_| "the URL cannot be used".to_owned())?;
     }
-    let body = form(identity, standard, params);
-    let mut request = Request::new(Bytes::from(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = url.as_str().parse().map_err(|_| "the URL cannot be used".to_owned())?;
-    let headers = request.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     if identity.auth == ClientAuth::Basic {
-        headers.insert(
-            header::AUTHORIZATION,
-            sensitive(&format!("Basic {}", identity.basic().expose()), "client_secret")?,
-        );
+        let basic = sensitive(&format!("Basic {}", identity.basic().expose()), "client_secret")?;
+        head.headers.insert(header::AUTHORIZATION, basic);
     }
     let mut replaced: Vec<HeaderName> = Vec::new();
-    for param in params.iter().filter(|param| param.place == ParamPlace::Header) {
+    for param in at(ParamPlace::Header) {
         let name =
             HeaderName::try_from(param.name.as_str()).map_err(|_| format!("`{}` cannot name a header", param.name))?;
         let value = sensitive(param.value.expose(), &param.name)?;
         if replaced.contains(&name) {
-            headers.append(name, value);
+            head.headers.append(name, value);
         } else {
-            headers.insert(name.clone(), value);
+            head.headers.insert(name.clone(), value);
             replaced.push(name);
         }
     }
-    Ok(request)
-}
-
-fn form(identity: &Identity, standard: &[(&str, &str)], params: &[ReadParam]) -> String {
-    let configured: Vec<&ReadParam> = params.iter().filter(|param| param.place == ParamPlace::Body).collect();
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    let mut put = |name: &str, value: &str| {
-        if !configured.iter().any(|param| param.name == name) {
-            form.append_pair(name, value);
-        }
-    };
-    for (name, value) in standard {
-        put(name, value);
-    }
-    if identity.auth != ClientAuth::Basic {
-        put("client_id", &identity.id);
-    }
-    if identity.auth == ClientAuth::Body {
-        put("client_secret", identity.secret.as_ref().map_or("", Secret::expose));
-    }
-    for param in configured {
-        form.append_pair(&param.name, param.value.expose());
-    }
-    form.finish()
+    Ok(Request::from_parts(head, form.finish().into()))
 }
 
 fn sensitive(text: &str, key: &str) -> Result<HeaderValue, String> {

@@ -316,6 +316,26 @@ async fn answers_without_a_usable_token_are_explained_and_leak_nothing() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_names_a_time_is_left_alone_until_then() {
+    // The clock of the tests stands at 1 000 000, which is Mon, 12 Jan 1970 13:46:40 GMT.
+    for (value, seconds) in [
+        ("120", 120),
+        ("Mon, 12 Jan 1970 13:48:40 GMT", 120),
+        ("Mon, 12 Jan 1970 13:00:00 GMT", 1),
+        ("99999999999", 300),
+        ("soon", 1),
+    ] {
+        let setup = Setup::new(Endpoint::new(move |_, _| {
+            let mut answer = json(503, "")?;
+            answer.headers_mut().insert("retry-after", value.parse().unwrap());
+            Ok(answer)
+        }));
+        let error = ready(&*setup.build(robot()), &setup.context).await.unwrap_err();
+        assert_eq!(error.retry_after, Some(seconds), "{value}");
+    }
+}
+
+#[tokio::test]
 async fn a_dead_refresh_token_says_so() {
     let setup = Setup::new(Endpoint::new(|_, _| json(400, r#"{"error":"invalid_grant"}"#)));
     let error = ready(&*setup.build(seeded()), &setup.context).await.unwrap_err();
@@ -390,6 +410,28 @@ async fn tokens_can_go_into_the_query_and_be_lent_to_other_credentials() {
     assert_eq!(request.uri, "https://api.test/x?a=%7e&access_token=AT1");
     let first = scheme.token(None).await.unwrap().unwrap();
     assert_eq!(scheme.token(Some(&first)).await.unwrap().unwrap().expose(), "AT2");
+}
+
+#[tokio::test]
+async fn tokens_in_the_query_go_over_tls_or_stay_on_this_machine() {
+    let setup = Setup::new(Endpoint::counting());
+    let fetched = with(robot(), value!({"add_to": "query"}));
+    let fixed = value!({"access_token": "AT", "add_to": "query"});
+    for keys in [fetched, fixed] {
+        for (uri, allow, fine) in [
+            ("https://api.test/", false, true),
+            ("http://127.0.0.1:1/", false, true),
+            ("http://localhost/", false, true),
+            ("http://api.test/", false, false),
+            ("http://api.test/", true, true),
+        ] {
+            let scheme = setup.build(with(keys.clone(), value!({"allow_plaintext": allow})));
+            ready(&*scheme, &setup.context).await.unwrap();
+            let applied = apply(&*scheme, &mut head(uri), &mut Round::default(), &setup.context);
+            assert_eq!(applied.is_ok(), fine, "{uri} {allow}");
+            assert!(applied.err().is_none_or(|error| error.message.contains("allow_plaintext")), "{uri}");
+        }
+    }
 }
 
 #[test]

@@ -136,16 +136,14 @@ impl Table<'_> {
         }
         let host = endpoint.host.trim_matches(['[', ']']);
         let port = endpoint.port;
-        let direct = endpoint
-            .no_proxy()
-            .iter()
-            .map(|host| if host.contains(':') { format!("[{host}]") } else { (*host).to_owned() })
-            .collect::<Vec<_>>()
-            .join("|");
         let mut ours = format!(
             "{JAVA_MARK} -Dhttp.proxyHost={host} -Dhttp.proxyPort={port} -Dhttps.proxyHost={host} \
-             -Dhttps.proxyPort={port} -Dhttp.nonProxyHosts={direct}"
+             -Dhttps.proxyPort={port}"
         );
+        // Java adds all of loopback to any list of direct hosts that is not empty, so a list cannot leave one host out.
+        if endpoint.no_proxy().len() < LOOPBACK_NAMES {
+            ours.push_str(" -Dhttp.nonProxyHosts=");
+        }
         if let Some(store) = trust.and_then(|trust| trust.java_store.as_ref()) {
             let store = store.to_string_lossy();
             ours.push_str(&format!(
@@ -195,6 +193,9 @@ fn java_quoted(text: &str) -> String {
         (true, true) => format!("'{text}'"),
     }
 }
+
+/// How many names of loopback are reached directly where no rule names one.
+const LOOPBACK_NAMES: usize = 3;
 
 /// The first of our options for Java.
 const JAVA_MARK: &str = "-Dcountersign=1";
@@ -257,7 +258,7 @@ mod tests {
     fn java_gets_no_login_and_its_own_store() {
         let options = &map(&[Tool::Java], true, &|_| None)["JAVA_TOOL_OPTIONS"];
         assert!(options.contains("-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=99"));
-        assert!(options.contains("-Dhttp.nonProxyHosts=127.0.0.1|[::1]"));
+        assert!(options.contains(" -Dhttp.nonProxyHosts= "), "a rule names a loopback host");
         assert!(options.contains("\"-Djavax.net.ssl.trustStore=/d d/java.p12\""));
         assert!(!options.contains("run:p"));
     }

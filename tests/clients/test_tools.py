@@ -1,0 +1,171 @@
+"""Tools of other languages, wired by `countersign run` alone."""
+
+import json
+import os
+import pathlib
+import sys
+
+import pytest
+from conftest import bearer, canary, need
+
+HERE = pathlib.Path(__file__).parent
+
+PYTHON = {
+    "urllib": "import urllib.request, sys; print(urllib.request.urlopen(sys.argv[1]).status)",
+    "requests": "import requests, sys; print(requests.post(sys.argv[1], data=b'x' * 100000).status_code)",
+    "httpx": "import httpx, sys; print(httpx.get(sys.argv[1]).status_code)",
+    "httpx_h2": "import httpx, sys\nwith httpx.Client(http2=True) as c:\n"
+                "    r = c.get(sys.argv[1]); assert r.http_version == 'HTTP/2', r.http_version; print(r.status_code)",
+    "aiohttp": "import aiohttp, asyncio, sys\nasync def main():\n"
+               "    async with aiohttp.ClientSession(trust_env=True) as s:\n"
+               "        async with s.get(sys.argv[1]) as r:\n            print(r.status)\nasyncio.run(main())",
+}
+
+NODE = {
+    "fetch": "fetch(process.argv[1]).then(async r => { await r.text(); console.log(r.status) })",
+    "fetch_post": "fetch(process.argv[1], {method: 'POST', body: 'x'.repeat(100000)}).then(r => console.log(r.status))",
+    "https": "require('node:https').get(process.argv[1], r => { r.resume(); console.log(r.statusCode) })",
+}
+
+
+@pytest.fixture
+def scene(origins, proxy):
+    """An origin, its secret, and a proxy that is not started: `run` brings its own."""
+    origin, secret = origins(), canary()
+    return origin, proxy(bearer(origin, secret), canaries=[secret]), f"Bearer {secret}"
+
+
+@pytest.mark.parametrize("name", PYTHON)
+def test_python(scene, name):
+    origin, one, expected = scene
+    assert one.run(sys.executable, "-c", PYTHON[name], origin.url()).strip() == "200"
+    assert origin.values("authorization") == [expected]
+
+
+@pytest.mark.parametrize("name", NODE)
+def test_node(scene, name):
+    need("node")
+    origin, one, expected = scene
+    assert one.run("node", "-e", NODE[name], origin.url()).strip() == "200"
+    assert origin.values("authorization") == [expected]
+
+
+def test_pip(scene, tmp_path):
+    origin, one, expected = scene
+    origin.pages["/simple/no-such-thing/"] = lambda handler, seen: handler.answer(
+        200, b"<html></html>", {"content-type": "text/html"})
+    one.run(sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--retries", "0",
+            "--index-url", origin.url("/simple"), "no-such-thing", "-d", tmp_path, code=1)
+    assert set(origin.values("authorization")) == {expected}
+
+
+def test_npm(scene, tmp_path):
+    need("npm")
+    origin, one, expected = scene
+    document = {"name": "thing", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": {"name": "thing", "version": "1.0.0"}}}
+    origin.pages["/thing"] = lambda handler, seen: handler.answer(
+        200, json.dumps(document).encode(), {"content-type": "application/json"})
+    out = one.run("npm", "view", "thing", "version", "--registry", origin.url("/"), "--cache", tmp_path, "--no-update-notifier")
+    assert out.strip() == "1.0.0"
+    assert set(origin.values("authorization")) == {expected}
+
+
+def test_ruby(scene):
+    need("ruby")
+    origin, one, expected = scene
+    script = "require 'net/http'; require 'uri'; puts Net::HTTP.get_response(URI(ARGV[0])).code"
+    assert one.run("ruby", "-e", script, origin.url()).strip() == "200"
+    assert origin.values("authorization") == [expected]
+
+
+def test_php_curl(scene):
+    need("php")
+    origin, one, expected = scene
+    if "curl" not in one.run("php", "-m"):
+        pytest.skip("php-curl is not installed")
+    script = ("$c = curl_init($argv[1]); curl_setopt($c, CURLOPT_RETURNTRANSFER, 1); "
+              "if (curl_exec($c) === false) die(curl_error($c)); echo curl_getinfo($c, CURLINFO_HTTP_CODE);")
+    assert one.run("php", "-r", script, origin.url()).strip() == "200"
+    assert origin.values("authorization") == [expected]
+
+
+def test_perl(scene):
+    need("perl")
+    origin, one, expected = scene
+    try:
+        one.run("perl", "-MLWP::UserAgent", "-MLWP::Protocol::https", "-e", "1")
+    except AssertionError:
+        pytest.skip("LWP with https is not installed")
+    script = "my $r = LWP::UserAgent->new->get($ARGV[0]); print $r->is_success ? 200 : $r->status_line"
+    assert one.run("perl", "-MLWP::UserAgent", "-e", script, origin.url()) == "200"
+    assert origin.values("authorization") == [expected]
+
+
+def test_go(scene, tmp_path):
+    need("go")
+    origin, one, expected = scene
+    (tmp_path / "main.go").write_text(
+        'package main\nimport ("fmt"; "net/http"; "os")\nfunc main() { r, err := http.Get(os.Args[1])\n'
+        'if err != nil { fmt.Println(err); os.Exit(1) }\nfmt.Println(r.StatusCode) }\n')
+    # Go leaves out `localhost` and loopback addresses, but compares the name as it is written.
+    config = bearer(origin, expected.removeprefix("Bearer ")).replace("https://127.0.0.1", "https://localhost")
+    (one.folder / "countersign.yaml").write_text(config)
+    env = {"GOCACHE": str(tmp_path / "cache"), "GOPATH": str(tmp_path / "path"), "GO111MODULE": "off"}
+    url = f"https://LOCALHOST:{origin.port}/"
+    assert one.run("go", "run", tmp_path / "main.go", url, env=env, timeout=300).strip() == "200"
+    assert origin.values("authorization") == [expected]
+
+
+def test_java(scene, tmp_path):
+    need("java")
+    origin, one, expected = scene
+    (tmp_path / "Get.java").write_text(
+        "import java.net.*; public class Get { public static void main(String[] a) throws Exception {\n"
+        "System.out.println(((HttpURLConnection) new URL(a[0]).openConnection()).getResponseCode()); } }\n")
+    assert "200" in one.run("java", tmp_path / "Get.java", origin.url(), timeout=120)
+    assert origin.values("authorization") == [expected]
+
+
+def test_cargo(scene, tmp_path):
+    need("cargo")
+    origin, one, expected = scene
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src/lib.rs").touch()
+    (tmp_path / "Cargo.toml").write_text(
+        '[package]\nname = "x"\nversion = "0.1.0"\n[dependencies]\nthing = {version = "1", registry = "mine"}\n')
+    home = pathlib.Path(os.environ.get("CARGO_HOME", pathlib.Path.home() / ".cargo"))
+    env = {"CARGO_REGISTRIES_MINE_INDEX": f"sparse+{origin.url('/index/')}", "CARGO_HOME": str(tmp_path / "home"),
+           "RUSTUP_HOME": os.environ.get("RUSTUP_HOME", str(home.parent / ".rustup")), "CARGO_NET_RETRY": "0"}
+    origin.pages["/index/config.json"] = lambda handler, seen: handler.answer(200, b'{"dl": "https://127.0.0.1:1/"}')
+    origin.pages["/index/th/in/thing"] = lambda handler, seen: handler.answer(404, b"")
+    one.run("cargo", "generate-lockfile", cwd=tmp_path, env=env, code=101)
+    assert origin.values("authorization") and set(origin.values("authorization")) == {expected}
+
+
+def test_websocket_clients(proxy, authority, server_tls, tmp_path):
+    need("node")
+    secret = canary()
+    server = HERE / "ws_server.py"
+    import subprocess
+    from conftest import CLEAN, free_port, wait_for_port
+    port = free_port()
+    cert = tmp_path / "server.pem"
+    leaf = authority.issue_cert("127.0.0.1", "localhost")
+    leaf.private_key_and_cert_chain_pem.write_to_path(str(cert))
+    process = subprocess.Popen([sys.executable, server, str(port), cert, secret], env=CLEAN)
+    try:
+        wait_for_port(port, process)
+        one = proxy(f"version: 1\nrules:\n  - {{name: W, host: \"https://127.0.0.1:{port}\", "
+                    f"auth: {{type: bearer, token: {secret}}}}}\n", canaries=[secret])
+        python = ("import asyncio, sys, websockets\nasync def main():\n"
+                  "    async with websockets.connect(sys.argv[1], proxy=True, max_size=None) as ws:\n"
+                  "        big = 'x' * 1000000\n        await ws.send(big); assert await ws.recv() == big\n"
+                  "        await ws.send(b'bytes'); print((await ws.recv()).decode())\nasyncio.run(main())")
+        assert one.run(sys.executable, "-c", python, f"wss://127.0.0.1:{port}/").strip() == "bytes"
+        node = ("const { HttpsProxyAgent } = require('https-proxy-agent');const WebSocket = require('ws');"
+                "const ws = new WebSocket(process.argv[1], {agent: new HttpsProxyAgent(process.env.HTTPS_PROXY)});"
+                "ws.on('open', () => ws.send('hello')); ws.on('message', m => { console.log(String(m)); ws.close() })")
+        assert one.run("node", "-e", node, f"wss://127.0.0.1:{port}/", cwd=HERE).strip() == "hello"
+    finally:
+        process.terminate()
+        process.wait()
