@@ -52,18 +52,30 @@ def test_a_page_with_its_parts(origins, proxy, tmp_path):
     assert set(origin.values("authorization")) == {f"Bearer {secret}"}
 
 
-def test_an_evil_page_gets_nothing(origins, proxy, tmp_path):
-    """The API answers any origin; the browser thinks the call is anonymous; so it must be."""
+def evil_page(handler, url):
+    handler.answer(200, (
+        "<!doctype html><p id=out>waiting</p><img src='%s?image'><script>fetch('%s').then(r => r.text()).then("
+        "t => out.textContent = 'got ' + t, e => out.textContent = 'failed ' + e)</script>" % (url, url)
+    ).encode(), {"content-type": "text/html"})
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_page_of_another_site(origins, proxy, tmp_path, listed):
+    """The API answers any origin, since its calls are thought to be anonymous; only `origins` of the rule may allow it."""
     api, evil, secret = origins(), origins(ip="127.0.0.2"), canary()
     api.pages["/me"] = lambda handler, seen: handler.answer(
-        200, json.dumps(dict(seen["headers"])).encode(), {"access-control-allow-origin": "*", "content-type": "application/json"})
-    evil.pages["/"] = lambda handler, seen: handler.answer(200, (
-        "<!doctype html><p id=out>waiting</p><script>fetch('%s').then(r => r.text()).then("
-        "t => out.textContent = 'got ' + t, e => out.textContent = 'failed ' + e)</script>" % api.url("/me")
-    ).encode(), {"content-type": "text/html"})
-    config = bearer(api, secret) + f"  - {{name: Evil, host: \"{evil.base}\", auth: none}}\n"
+        200, b"the account", {"access-control-allow-origin": "*", "content-type": "text/plain"})
+    evil.pages["/"] = lambda handler, seen: evil_page(handler, api.url("/me"))
+    config = bearer(api, secret, f", origins: [\"{evil.base}\"]" if listed else "")
+    config += f"  - {{name: Evil, host: \"{evil.base}\", auth: none}}\n"
     one = proxy(config, canaries=[secret]).start("trace")
     shown = dump_dom(one, evil.url("/"), tmp_path)
-    assert secret not in shown
-    assert "failed" in shown or "cross-site" in shown or "got" in shown, shown
-    assert not api.values("authorization")
+    if listed:
+        assert "got the account" in shown, shown
+        assert f"Bearer {secret}" in api.values("authorization")
+    else:
+        assert "failed" in shown, shown
+        assert not api.seen
+        refused = [line for line in one.output().splitlines() if "/me" in line and "403" in line]
+        assert any("?image" in line for line in refused) and any("?image" not in line for line in refused), one.output()
+        assert "cross-site" in one.output()
