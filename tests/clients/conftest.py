@@ -43,7 +43,7 @@ def authority():
 @pytest.fixture(scope="session")
 def server_tls(authority):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1", "127.0.0.2", "::1").configure_cert(context)
+    authority.issue_cert("localhost", "127.0.0.1", "127.0.0.2", "::1", "0.0.0.0").configure_cert(context)
     context.set_alpn_protocols(["http/1.1"])
     return context
 

@@ -1,32 +1,28 @@
 """Headless Chromium: a page with its parts, and a page of another site that tries to use a rule."""
 
-import base64
-import hashlib
-import json
 import shutil
 import subprocess
 
 import pytest
-from conftest import bearer, canary
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from conftest import bearer, canary, need
 
 
-def spki(pem):
-    key = x509.load_pem_x509_certificate(pem.read_bytes()).public_key()
-    return base64.b64encode(hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()).decode()
-
-
-def dump_dom(proxy, url, tmp_path):
+def dump_dom(proxy, url):
+    """What the page looks like in the end, in a browser whose user has imported our authority."""
+    need("certutil")
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("chromium is not installed")
+    trusted = proxy.folder / ".pki/nssdb"
+    trusted.mkdir(parents=True)
+    for command in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "countersign", "-i", proxy.ca]):
+        subprocess.run(["certutil", "-d", f"sql:{trusted}", *command], env=proxy.env, check=True)
     result = subprocess.run(
         [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
-         f"--proxy-server={proxy.url}", "--proxy-bypass-list=<-loopback>",
-         f"--ignore-certificate-errors-spki-list={spki(proxy.ca)}", "--virtual-time-budget=15000", "--dump-dom", url],
+         "--disable-background-networking", "--disable-component-update", f"--user-data-dir={proxy.folder / 'profile'}",
+         f"--proxy-server={proxy.url}", "--proxy-bypass-list=<-loopback>", "--virtual-time-budget=15000", "--dump-dom", url],
         env=proxy.env, capture_output=True, text=True, timeout=120)
+    assert result.stdout, result.stderr
     return result.stdout
 
 
@@ -37,7 +33,7 @@ SCRIPT = b"""Promise.all(['/one', '/two', '/three'].map(p => fetch(p).then(r => 
 getComputedStyle(document.body).color })"""
 
 
-def test_a_page_with_its_parts(origins, proxy, tmp_path):
+def test_a_page_with_its_parts(origins, proxy):
     origin, secret = origins(), canary()
     serve = lambda body, kind: lambda handler, seen: handler.answer(200, body, {"content-type": kind})
     origin.pages.update({
@@ -45,25 +41,37 @@ def test_a_page_with_its_parts(origins, proxy, tmp_path):
         "/a.css": serve(b"body { color: rgb(1, 2, 3) }", "text/css"),
         "/a.svg": serve(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml")})
     one = proxy(bearer(origin, secret), canaries=[secret]).start("trace")
-    shown = dump_dom(one, origin.url("/"), tmp_path)
+    shown = dump_dom(one, origin.url("/"))
     assert "loaded 3 rgb(1, 2, 3)" in shown, shown
     paths = {seen["path"] for seen in origin.seen}
     assert {"/", "/a.css", "/a.js", "/a.svg", "/one", "/two", "/three"} <= paths
     assert set(origin.values("authorization")) == {f"Bearer {secret}"}
 
 
-def test_an_evil_page_gets_nothing(origins, proxy, tmp_path):
-    """The API answers any origin; the browser thinks the call is anonymous; so it must be."""
+def evil_page(handler, url):
+    handler.answer(200, (
+        "<!doctype html><p id=out>waiting</p><img src='%s?image'><script>fetch('%s').then(r => r.text()).then("
+        "t => out.textContent = 'got ' + t, e => out.textContent = 'failed ' + e)</script>" % (url, url)
+    ).encode(), {"content-type": "text/html"})
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_page_of_another_site(origins, proxy, listed):
+    """The API answers any origin, since its calls are thought to be anonymous; only `origins` of the rule may allow it."""
     api, evil, secret = origins(), origins(ip="127.0.0.2"), canary()
     api.pages["/me"] = lambda handler, seen: handler.answer(
-        200, json.dumps(dict(seen["headers"])).encode(), {"access-control-allow-origin": "*", "content-type": "application/json"})
-    evil.pages["/"] = lambda handler, seen: handler.answer(200, (
-        "<!doctype html><p id=out>waiting</p><script>fetch('%s').then(r => r.text()).then("
-        "t => out.textContent = 'got ' + t, e => out.textContent = 'failed ' + e)</script>" % api.url("/me")
-    ).encode(), {"content-type": "text/html"})
-    config = bearer(api, secret) + f"  - {{name: Evil, host: \"{evil.base}\", auth: none}}\n"
+        200, b"the account", {"access-control-allow-origin": "*", "content-type": "text/plain"})
+    evil.pages["/"] = lambda handler, seen: evil_page(handler, api.url("/me"))
+    config = bearer(api, secret, f", origins: [\"{evil.base}\"]" if listed else "")
+    config += f"  - {{name: Evil, host: \"{evil.base}\", auth: none}}\n"
     one = proxy(config, canaries=[secret]).start("trace")
-    shown = dump_dom(one, evil.url("/"), tmp_path)
-    assert secret not in shown
-    assert "failed" in shown or "cross-site" in shown or "got" in shown, shown
-    assert not api.values("authorization")
+    shown = dump_dom(one, evil.url("/"))
+    if listed:
+        assert "got the account" in shown, shown
+        assert f"Bearer {secret}" in api.values("authorization")
+    else:
+        assert "failed" in shown, shown
+        assert not api.seen
+        refused = [line for line in one.output().splitlines() if "/me" in line and "403" in line]
+        assert any("?image" in line for line in refused) and any("?image" not in line for line in refused), one.output()
+        assert "cross-site" in one.output()

@@ -2,8 +2,9 @@
 
 import json
 import subprocess
+import threading
 
-from conftest import bearer, canary, need
+from conftest import DEADLINE, bearer, canary, need
 
 
 def curl(proxy, *args, code=0):
@@ -51,6 +52,35 @@ def test_early_refusal_of_an_upload(origins, proxy, tmp_path):
     status = curl(one, "--http1.1", "-T", str(big), "-H", "Expect: 100-continue", "--expect100-timeout", "20", "-o",
                   "/dev/null", "-w", "%{http_code}", origin.url("/up"))
     assert status in ("417", "200"), status
+
+
+def test_server_sent_events_arrive_one_by_one(origins, proxy):
+    """The origin sends an event only after the client has shown the one before."""
+    origin, secret = origins(), canary()
+    turn = threading.Semaphore(1)
+
+    def events(handler, seen):
+        handler.send_response(200)
+        handler.send_header("content-type", "text/event-stream")
+        handler.send_header("transfer-encoding", "chunked")
+        handler.end_headers()
+        for n in range(5):
+            if not turn.acquire(timeout=DEADLINE):
+                return
+            handler.wfile.write(b"9\r\ndata: %d\n\n\r\n" % n)
+        handler.wfile.write(b"0\r\n\r\n")
+
+    origin.pages["/events"] = events
+    one = proxy(bearer(origin, secret), canaries=[secret]).start()
+    for version in ("--http1.1", "--http2"):
+        client = subprocess.Popen(["curl", "-sSN", version, "--max-time", "50", "-x", one.url, "--cacert", one.ca,
+                                   origin.url("/events")], env=one.env, stdout=subprocess.PIPE, text=True)
+        for n in range(5):
+            assert client.stdout.readline() == f"data: {n}\n"
+            assert client.stdout.readline() == "\n"
+            turn.release()
+        assert client.wait(DEADLINE) == 0
+    assert origin.values("authorization") == [f"Bearer {secret}"] * 2
 
 
 def test_redirects_are_the_clients(origins, proxy):

@@ -1,5 +1,6 @@
 """git over smart HTTP: clone and push of a large repository through `git http-backend`."""
 
+import base64
 import os
 import subprocess
 import threading
@@ -12,7 +13,7 @@ class GitHandler(Handler):
 
     def handle_any(self):
         origin = self.server.origin
-        if self.headers.get("authorization") != f"Bearer {origin.secret}":
+        if self.headers.get("authorization") != origin.expected:
             self.close_connection = True
             return self.answer(401, b"no\n", {"www-authenticate": "Basic realm=git"})
         path, _, query = self.path.partition("?")
@@ -67,19 +68,24 @@ IDENTITY = {**CLEAN, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_AUTHOR_NAME": "t", "
 def test_clone_and_push_of_100_mib(origins, proxy, tmp_path):
     secret = canary()
     origin = origins(handler=GitHandler)
-    origin.secret, origin.folder = secret, tmp_path / "served"
+    origin.folder = tmp_path / "served"
+    origin.expected = "Basic " + base64.b64encode(f"robot:{secret}".encode()).decode()
     bare = origin.folder / "big.git"
     git("init", "-q", "--bare", "-b", "main", str(bare))
-    git("config", "http.receivepack", "true", cwd=bare)
     seed = tmp_path / "seed"
     git("init", "-q", "-b", "main", str(seed))
+    # What is random cannot be compressed; trying takes long.
+    for folder in (bare, seed):
+        git("config", "core.compression", "0", cwd=folder)
+    git("config", "http.receivepack", "true", cwd=bare)
+    git("config", "receive.unpackLimit", "1", cwd=bare)
     for n in range(10):
         (seed / f"random{n}").write_bytes(os.urandom(10 << 20))
     git("add", ".", cwd=seed)
-    git("-c", "core.compression=0", "commit", "-qm", "100 MiB", cwd=seed)
+    git("commit", "-qm", "100 MiB", cwd=seed)
 
-    one = proxy(f"version: 1\nrules:\n  - {{name: Git, host: \"{origin.base}\", auth: {{type: bearer, token: {secret}}}}}\n",
-                canaries=[secret])
+    one = proxy(f"version: 1\nrules:\n  - {{name: Git, host: \"{origin.base}\", "
+                f"auth: {{type: basic, username: robot, password: {secret}}}}}\n", canaries=[secret])
     url = origin.url("/big.git")
     one.run("git", "push", "-q", url, "main", cwd=seed, env=IDENTITY, timeout=180)
     one.run("git", "clone", "-q", url, tmp_path / "copy", env=IDENTITY, timeout=180)
@@ -87,4 +93,5 @@ def test_clone_and_push_of_100_mib(origins, proxy, tmp_path):
         name = f"random{n}"
         assert (tmp_path / "copy" / name).read_bytes() == (seed / name).read_bytes()
     pushes = [seen for seen in origin.seen if seen["path"].endswith("git-receive-pack")]
-    assert any(dict(map(lambda h: (h[0].lower(), h[1]), seen["headers"])).get("transfer-encoding") == "chunked" for seen in pushes)
+    assert any(("transfer-encoding", "chunked") in [(name.lower(), value) for name, value in seen["headers"]]
+               for seen in pushes)

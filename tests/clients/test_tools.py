@@ -1,12 +1,16 @@
 """Tools of other languages, wired by `countersign run` alone."""
 
+import io
 import json
 import os
 import pathlib
+import subprocess
 import sys
+import tarfile
+import zipfile
 
 import pytest
-from conftest import bearer, canary, need
+from conftest import CLEAN, bearer, canary, free_port, need, wait_for_port
 
 HERE = pathlib.Path(__file__).parent
 
@@ -51,30 +55,57 @@ def test_node(scene, name):
 
 
 def test_pip(scene, tmp_path):
+    """pip finds a wheel in an index, downloads and installs it."""
     origin, one, expected = scene
-    origin.pages["/simple/no-such-thing/"] = lambda handler, seen: handler.answer(
-        200, b"<html></html>", {"content-type": "text/html"})
-    one.run(sys.executable, "-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--retries", "0",
-            "--index-url", origin.url("/simple"), "no-such-thing", "-d", tmp_path, code=1)
-    assert set(origin.values("authorization")) == {expected}
+    wheel, name = io.BytesIO(), "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("thing.py", "answer = 42\n")
+        archive.writestr("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
+        archive.writestr("thing-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr("thing-1.0.dist-info/RECORD", "")
+    origin.pages["/simple/thing/"] = lambda handler, seen: handler.answer(
+        200, f"<a href='/files/{name}'>{name}</a>".encode(), {"content-type": "text/html"})
+    origin.pages[f"/files/{name}"] = lambda handler, seen: handler.answer(200, wheel.getvalue())
+    one.run(sys.executable, "-m", "pip", "install", "-q", "--no-input", "--disable-pip-version-check", "--retries", "0",
+            "--no-cache-dir", "--index-url", origin.url("/simple"), "thing", "--target", tmp_path / "installed")
+    assert (tmp_path / "installed/thing.py").read_text() == "answer = 42\n"
+    assert origin.values("authorization") == [expected] * len(origin.seen)
 
 
 def test_npm(scene, tmp_path):
+    """npm reads a package document, downloads the archive that it names and unpacks it."""
     need("npm")
     origin, one, expected = scene
-    document = {"name": "thing", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": {"name": "thing", "version": "1.0.0"}}}
+    # npm's agent gives TLS no name to check where the host is an address.
+    (one.folder / "countersign.yaml").write_text(
+        bearer(origin, expected.removeprefix("Bearer ")).replace("127.0.0.1", "localhost"))
+    base, archive = f"https://localhost:{origin.port}", io.BytesIO()
+    package = b'{"name": "thing", "version": "1.0.0"}'
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        entry = tarfile.TarInfo("package/package.json")
+        entry.size = len(package)
+        tar.addfile(entry, io.BytesIO(package))
+    document = {"name": "thing", "dist-tags": {"latest": "1.0.0"}, "versions": {"1.0.0": {
+        "name": "thing", "version": "1.0.0", "dist": {"tarball": f"{base}/thing-1.0.0.tgz"}}}}
     origin.pages["/thing"] = lambda handler, seen: handler.answer(
         200, json.dumps(document).encode(), {"content-type": "application/json"})
-    out = one.run("npm", "view", "thing", "version", "--registry", origin.url("/"), "--cache", tmp_path, "--no-update-notifier")
-    assert out.strip() == "1.0.0"
-    assert set(origin.values("authorization")) == {expected}
+    origin.pages["/thing-1.0.0.tgz"] = lambda handler, seen: handler.answer(200, archive.getvalue())
+    project = tmp_path / "project"
+    project.mkdir()
+    one.run("npm", "install", "thing", "--registry", base, "--cache", tmp_path / "cache", "--no-update-notifier", "--no-audit",
+            "--no-fund", "--fetch-retries", "0", cwd=project)
+    assert (project / "node_modules/thing/package.json").read_bytes() == package
+    assert origin.values("authorization") == [expected] * len(origin.seen)
 
 
 def test_ruby(scene):
     need("ruby")
     origin, one, expected = scene
+    # Ruby never asks a proxy for what begins with 127; this leads to the same place.
+    (one.folder / "countersign.yaml").write_text(
+        bearer(origin, expected.removeprefix("Bearer ")).replace("127.0.0.1", "0.0.0.0"))
     script = "require 'net/http'; require 'uri'; puts Net::HTTP.get_response(URI(ARGV[0])).code"
-    assert one.run("ruby", "-e", script, origin.url()).strip() == "200"
+    assert one.run("ruby", "-e", script, f"https://0.0.0.0:{origin.port}/").strip() == "200"
     assert origin.values("authorization") == [expected]
 
 
@@ -146,8 +177,6 @@ def test_websocket_clients(proxy, authority, server_tls, tmp_path):
     need("node")
     secret = canary()
     server = HERE / "ws_server.py"
-    import subprocess
-    from conftest import CLEAN, free_port, wait_for_port
     port = free_port()
     cert = tmp_path / "server.pem"
     leaf = authority.issue_cert("127.0.0.1", "localhost")
@@ -155,7 +184,7 @@ def test_websocket_clients(proxy, authority, server_tls, tmp_path):
     process = subprocess.Popen([sys.executable, server, str(port), cert, secret], env=CLEAN)
     try:
         wait_for_port(port, process)
-        one = proxy(f"version: 1\nrules:\n  - {{name: W, host: \"https://127.0.0.1:{port}\", "
+        one = proxy(f"version: 1\nrules:\n  - {{name: W, host: [\"https://127.0.0.1:{port}\", \"https://localhost:{port}\"], "
                     f"auth: {{type: bearer, token: {secret}}}}}\n", canaries=[secret])
         python = ("import asyncio, sys, websockets\nasync def main():\n"
                   "    async with websockets.connect(sys.argv[1], proxy=True, max_size=None) as ws:\n"
@@ -165,7 +194,8 @@ def test_websocket_clients(proxy, authority, server_tls, tmp_path):
         node = ("const { HttpsProxyAgent } = require('https-proxy-agent');const WebSocket = require('ws');"
                 "const ws = new WebSocket(process.argv[1], {agent: new HttpsProxyAgent(process.env.HTTPS_PROXY)});"
                 "ws.on('open', () => ws.send('hello')); ws.on('message', m => { console.log(String(m)); ws.close() })")
-        assert one.run("node", "-e", node, f"wss://127.0.0.1:{port}/", cwd=HERE).strip() == "hello"
+        # This agent gives TLS no name to check where the host is an address.
+        assert one.run("node", "-e", node, f"wss://localhost:{port}/", cwd=HERE).strip() == "hello"
     finally:
         process.terminate()
         process.wait()
