@@ -274,6 +274,8 @@ struct Fields {
     hosts: usize,
     length: Option<u64>,
     chunked: bool,
+    /// There is a `Transfer_Encoding`, which some servers take for the real one. It is not passed on.
+    twin: bool,
     upgrade: bool,
     connection_upgrade: bool,
 }
@@ -292,6 +294,7 @@ impl Fields {
                     value.split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value)?,
+            17 if name.eq_ignore_ascii_case(b"transfer_encoding") => self.twin = true,
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(Violation("the transfer coding is not `chunked` alone"));
@@ -320,6 +323,9 @@ impl Fields {
         }
         if self.chunked && self.length.is_some() {
             return Err(Violation("there are both Content-Length and Transfer-Encoding"));
+        }
+        if self.chunked && self.twin {
+            return Err(Violation("there are two spellings of Transfer-Encoding"));
         }
         if self.chunked && !http11 {
             return Err(Violation("HTTP/1.0 has no transfer codings"));
@@ -532,6 +538,7 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551616\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer_Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
             "GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
             "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
