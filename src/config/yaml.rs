@@ -191,6 +191,9 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         let error = Diagnostic::error(format!("the file is longer than {} MiB", MAX_BYTES >> 20));
         return Parsed { root: None, errors: vec![error] };
     }
+    if let Some(error) = too_deep(file, text) {
+        return Parsed { root: None, errors: vec![error] };
+    }
     for event in Parser::new_from_str(text) {
         let step = match event {
             Ok((event, span)) => builder.event(event, &span),
@@ -204,6 +207,36 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     let start = Place { file: file.clone(), line: 1, column: 1, span: (0, 0) };
     let root = builder.root.map_or(Node { value: Value::Null, place: start }, |root| root.node);
     Parsed { root: Some(root), errors: builder.errors }
+}
+
+/// Brackets in each other, at most, whatever they mean. No configuration comes near.
+const MAX_BRACKETS: usize = 500;
+
+/// The parser needs time that grows with the square of the depth of `[` and `{`, so those are counted first.
+fn too_deep(file: &Arc<Path>, text: &str) -> Option<Diagnostic> {
+    let mut depth = 0_usize;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_BRACKETS {
+            let before = &text.as_bytes()[..at];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let column = at - before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1) + 1;
+            let number = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+            let place = Place {
+                file: file.clone(),
+                line: number(line),
+                column: number(column),
+                span: (number(at), number(at + 1)),
+            };
+            let message = format!("more than {MAX_BRACKETS} brackets stand in each other");
+            return Some(Diagnostic::error(message).at(&place));
+        }
+    }
+    None
 }
 
 /// A finished node with its measures.

@@ -122,6 +122,7 @@ async fn blind(conn: &Arc<Connection>, upgrade: OnUpgrade, target: Target) -> Re
         binding: None,
         tls: &conn.proxy.default_tls,
         http1_only: true,
+        prefer_http1: true,
         named: false,
         fresh: true,
     };

@@ -281,7 +281,8 @@ impl<'a> Exchange<'a> {
             target: self.target,
             binding: binding.as_ref(),
             tls: policy,
-            http1_only: prepared.upgrade.is_some() || binding.as_ref().is_some_and(|binding| binding.http1_only),
+            http1_only: prepared.upgrade.is_some(),
+            prefer_http1: self.conn.is_http1,
             named: self.target.host.ip().is_some_and(|ip| self.snapshot.rules.names_address(ip)),
             fresh,
         };

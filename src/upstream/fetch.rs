@@ -67,6 +67,7 @@ async fn exchange(
             binding: options.binding.as_ref(),
             tls: &TlsPolicy::DEFAULT,
             http1_only: false,
+            prefer_http1: false,
             // An endpoint may come out of a document that somebody else wrote, so no address is beyond doubt.
             named: false,
             fresh,

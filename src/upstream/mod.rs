@@ -113,6 +113,8 @@ pub struct Want<'a> {
     pub tls: &'a TlsPolicy,
     /// Upgrades and some schemes exist on HTTP/1.1 only.
     pub http1_only: bool,
+    /// HTTP/1.1 if the target speaks it, because the client does: what leaves is then what came, letter case and all.
+    pub prefer_http1: bool,
     /// A rule names the address, so `deny_addresses` does not hold.
     pub named: bool,
     /// Do not take a pooled connection (a resend after a stale one).

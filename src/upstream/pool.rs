@@ -94,6 +94,8 @@ struct State {
     idle: Vec<Idle>,
     common: Vec<Common>,
     speaks: Speaks,
+    /// It speaks nothing but HTTP/2.
+    refuses_http1: bool,
     /// Set while somebody opens a connection that others may share.
     dialling: Option<watch::Receiver<Outcome>>,
     /// The pool has forgotten this slot; nothing may be given back to it.
@@ -142,7 +144,8 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
     let asked = Instant::now();
     shared.start_sweeping();
     let slot = shared.pool.slot(settings, want)?;
-    let http1_only = want.http1_only || want.binding.is_some_and(|binding| binding.http1_only);
+    let must = want.http1_only || want.binding.is_some_and(|binding| binding.http1_only);
+    let mut http1_only = must || (want.prefer_http1 && !slot.lock().refuses_http1);
     let link = |sender, conn, reused| Link {
         sender,
         conn,
@@ -173,12 +176,22 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
             Step::Dial(outcome) => {
                 let turn = Turn { slot: &slot, outcome };
                 // Boxed: most leases take a pooled connection and should not carry the room for this.
-                let result = Box::pin(open(shared, settings, want)).await;
+                let result = Box::pin(open(shared, settings, &Want { http1_only, ..*want })).await;
+                if http1_only && !must && result.as_ref().is_err_and(refused_http1) {
+                    slot.lock().refuses_http1 = true;
+                    http1_only = false;
+                    continue;
+                }
                 let (sender, conn) = turn.finish(result)?;
                 return Ok(link(sender, conn, false));
             }
         }
     }
+}
+
+/// The server found no protocol in what we offered (RFC 7301 section 3.2).
+fn refused_http1(error: &LinkError) -> bool {
+    matches!(error, LinkError::Tls { why, .. } if why.contains("NoApplicationProtocol"))
 }
 
 /// Puts a new connection to the parent proxy in place of one that it has closed.
@@ -188,6 +201,7 @@ pub(super) async fn replace(link: &mut Link) -> Result<(), LinkError> {
         binding: None,
         tls: &TlsPolicy::DEFAULT,
         http1_only: true,
+        prefer_http1: true,
         // The address was judged when the link was leased.
         named: true,
         fresh: true,

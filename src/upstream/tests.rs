@@ -35,7 +35,15 @@ fn upstream(ca: Option<&origin::TestCa>) -> Upstream {
 }
 
 fn want(target: &Target) -> Want<'_> {
-    Want { target, binding: None, tls: &TlsPolicy::DEFAULT, http1_only: false, named: false, fresh: false }
+    Want {
+        target,
+        binding: None,
+        tls: &TlsPolicy::DEFAULT,
+        http1_only: false,
+        prefer_http1: false,
+        named: false,
+        fresh: false,
+    }
 }
 
 fn get(target: &Target, path: &str) -> Request<SendBody> {

@@ -287,3 +287,20 @@ async fn names_of_fields_keep_their_case_and_the_host_is_the_cores() {
     assert!(seen.starts_with("GET /%7Euser/a%2Fb?x=1&y=%20 HTTP/1.1\r\n"), "{seen}");
     assert!(seen.contains("host: as-given.test\r\n") && !seen.contains("127.0.0.1"), "{seen}");
 }
+
+#[tokio::test]
+async fn the_clients_version_is_preferred_and_an_origin_of_http2_alone_is_remembered() {
+    let ca = TestCa::new();
+    let both = origin::http2(ca.good(&["h2", "http/1.1"]), 200, Arc::default(), None).await;
+    let of = |target| Want { prefer_http1: true, ..want(target) };
+    let upstream = upstream(Some(&ca));
+    assert_eq!(upstream.link(of(&both.target)).await.unwrap().version(), http::Version::HTTP_11);
+
+    let alone = origin::http2(ca.good(&["h2"]), 200, Arc::default(), None).await;
+    for _ in 0..3 {
+        let link = upstream.link(of(&alone.target)).await.unwrap();
+        assert_eq!(link.version(), http::Version::HTTP_2);
+    }
+    // One handshake that found no protocol in common, then one connection for all.
+    assert!(alone.connections() <= 2, "{}", alone.connections());
+}
