@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use countersign::{cli, hardening};
+use mimalloc::MiMalloc;
+
+/// A request makes some dozens of small allocations; this allocator makes them in fewer instructions.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let inherited = hardening::harden();

@@ -23,14 +23,14 @@ use super::{
     body::OutBody,
     error::{ErrorId, ProxyError},
     guard::Guard,
-    serve,
+    serve, splice,
     tunnel::{self, Prefixed},
 };
 use crate::{
     config::{ConnectPorts, Unmatched},
     rules::NamedAddresses,
     target::{Host, Scheme, Target, split_authority},
-    upstream::Want,
+    upstream::{Want, tap::Stream},
 };
 
 /// Time for the first byte in a tunnel and for the TLS handshake.
@@ -129,10 +129,11 @@ async fn blind(conn: &Arc<Connection>, upgrade: OnUpgrade, target: Target) -> Re
     let conn = Arc::clone(conn);
     conn.proxy.clone().tasks.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
-        let (sent, received, ended) = match take_apart(upgraded) {
-            Some((prefix, mut socket)) if prefix.is_empty() => tunnel::copy(&mut socket, &mut upstream.io).await,
-            Some((prefix, socket)) => tunnel::copy(&mut Prefixed::new(prefix, socket), &mut upstream.io).await,
-            None => return,
+        let Some((prefix, mut socket)) = take_apart(upgraded) else { return };
+        let (sent, received, ended) = match upstream.io {
+            Stream::Tcp(ref far) if prefix.is_empty() => splice::copy(&socket, far).await,
+            ref mut far if prefix.is_empty() => tunnel::copy(&mut socket, far).await,
+            ref mut far => tunnel::copy(&mut Prefixed::new(prefix, socket), far).await,
         };
         let error = ended.err().map(|error| error.to_string());
         conn.proxy.console.tunnel(&conn.client(), &target, sent, received, started, error.as_deref());

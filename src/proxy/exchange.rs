@@ -5,7 +5,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
+use http::{
+    Extensions, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response,
+};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::timeout;
@@ -37,25 +39,26 @@ const MAX_SENDS: u8 = 4;
 const MAX_DRAIN: usize = 64 << 10;
 
 /// Forwards one request and gives the answer for the client: the origin's, or our own.
-pub async fn forward(conn: &Connection, request: Request<Incoming>, target: Target) -> Response<OutBody> {
+pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Target) -> Response<OutBody> {
     let recording = conn.proxy.console.begin(&conn.client(), conn.proxy.clock.now());
     if let Some(recording) = &recording {
         let (parts, body) = request.into_parts();
-        recording.request(&parts, Some(&target));
-        return finish(conn, recording, Request::from_parts(parts, body), target).await;
+        recording.request(&parts, Some(target));
+        // Boxed: without a recording there should be no room for one.
+        return Box::pin(finish(conn, recording, Request::from_parts(parts, body), target)).await;
     }
     let snapshot = conn.proxy.snapshot();
-    Exchange::new(conn, &snapshot, &target, None).run(request).await.unwrap_or_else(ProxyError::into_response)
+    Exchange::new(conn, &snapshot, target, None).run(request).await.unwrap_or_else(ProxyError::into_response)
 }
 
 async fn finish(
     conn: &Connection,
     recording: &Recording,
     request: Request<Incoming>,
-    target: Target,
+    target: &Target,
 ) -> Response<OutBody> {
     let snapshot = conn.proxy.snapshot();
-    match Exchange::new(conn, &snapshot, &target, Some(recording)).run(request).await {
+    match Exchange::new(conn, &snapshot, target, Some(recording)).run(request).await {
         Ok(response) => response,
         Err(error) => {
             recording.refused(error.status(), error.id.as_str(), &error.detail);
@@ -82,6 +85,22 @@ struct Prepared {
     round: Round,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     expect: bool,
+}
+
+impl Prepared {
+    /// The head for one send. A request that is hardly ever sent twice gives its own away and keeps a copy without its
+    /// extensions: these hold the letter case of the field names, which is most of what a copy costs.
+    fn head_for_send(&mut self) -> request::Parts {
+        if self.auth.as_ref().is_some_and(|auth| auth.body_use(&self.head) != BodyUse::Pass) {
+            return self.head.clone();
+        }
+        let mut copy = Request::new(()).into_parts().0;
+        copy.method = self.head.method.clone();
+        copy.uri = self.head.uri.clone();
+        copy.version = self.head.version;
+        copy.headers = self.head.headers.clone();
+        std::mem::replace(&mut self.head, copy)
+    }
 }
 
 /// What one send brought.
@@ -222,7 +241,7 @@ impl<'a> Exchange<'a> {
         let mut fresh = false;
         loop {
             let mut link = self.lease(prepared, fresh).await?;
-            let mut head = prepared.head.clone();
+            let mut head = prepared.head_for_send();
             let trace = self.apply(prepared, &mut head, &link)?;
             head.version = link.version();
             let record = self.record(&link, &head, trace);
@@ -242,9 +261,12 @@ impl<'a> Exchange<'a> {
                     if let Some(record) = &record {
                         record.failed(&error.why);
                     }
-                    let safe = error.unsent || (link.is_reused() && idempotent);
+                    let safe = error.unsent.is_some() || (link.is_reused() && idempotent);
                     if fresh || !safe || !prepared.body.can_resend() {
                         return Err(self.send_error(&error.why));
+                    }
+                    if let Some(extensions) = error.unsent {
+                        prepared.head.extensions = extensions;
                     }
                     fresh = true;
                 }
@@ -344,18 +366,19 @@ impl<'a> Exchange<'a> {
         tokio::pin!(sending);
         loop {
             let was_sent = body.is_sent();
-            match timeout(limit, &mut sending).await {
-                Ok(Ok(response)) => {
+            match self.conn.shared.timer.limit(limit, &mut sending).await {
+                Some(Ok(response)) => {
                     if self.conn.is_http1 {
                         self.conn.shared.interim_written().await;
                     }
                     return Ok(Ok(response));
                 }
-                Ok(Err(error)) => {
-                    return Ok(Err(Failed { why: describe(&error.error), unsent: error.unsent.is_some() }));
+                Some(Err(error)) => {
+                    let unsent = error.unsent.map(|request| request.into_parts().0.extensions);
+                    return Ok(Err(Failed { why: describe(&error.error), unsent }));
                 }
-                Err(_) if !was_sent => {}
-                Err(_) => {
+                None if !was_sent => {}
+                None => {
                     let detail = format!("{} did not answer within {} s", self.target, limit.as_secs());
                     return Err(ProxyError::new(ErrorId::UpstreamTimeout, detail));
                 }
@@ -492,8 +515,8 @@ impl<'a> Exchange<'a> {
 /// Why a send failed.
 struct Failed {
     why: String,
-    /// Not a byte of it reached the connection.
-    unsent: bool,
+    /// Set if not a byte of it reached the connection: what the head brought along besides its fields.
+    unsent: Option<Extensions>,
 }
 
 fn recorded(response: Response<Incoming>, record: &SendRecording) -> Response<Incoming> {

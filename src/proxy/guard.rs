@@ -22,8 +22,11 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::framing::{Framing, Progress, Violation, mend_target};
-use crate::clock;
+use super::{
+    framing::{Framing, Progress, Violation, mend_target},
+    timer::Timer,
+};
+use crate::{clock, upstream::tap::write_gathered};
 
 /// What a connection and the requests on it share.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ pub struct Shared {
     interim: Mutex<Vec<u8>>,
     interim_waiting: AtomicBool,
     waker: AtomicWaker,
+    /// For the deadline of the answer that is waited for.
+    pub timer: Timer,
 }
 
 impl Shared {
@@ -378,7 +383,7 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let poll = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        let poll = write_gathered(&mut this.io, cx, bufs);
         this.wrote(cx, poll)
     }
 

@@ -17,9 +17,12 @@ pub mod peer;
 pub mod reply;
 pub mod serve;
 pub mod slots;
+mod splice;
+pub mod timer;
 pub mod tunnel;
 
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     sync::{Arc, OnceLock},
 };
@@ -172,29 +175,31 @@ impl Connection {
 pub async fn handle(conn: &Arc<Connection>, mut request: Request<Incoming>) -> Response<OutBody> {
     let target = match route(conn, &mut request) {
         Ok(Route::Forward(target)) => target,
-        Ok(Route::Connect) => return connect::connect(conn, request).await,
+        // Boxed: a connection that only forwards should not carry the room for this.
+        Ok(Route::Connect) => return Box::pin(connect::connect(conn, request)).await,
         Ok(Route::Page) => return conn.proxy.page.answer(request.method(), request.uri().path()),
         Err(error) => {
             conn.report(&request, &error);
             return error.into_response();
         }
     };
-    exchange::forward(conn, request, target).await
+    // Boxed: the HTTP library keeps the room for one request per connection, also while there is none.
+    Box::pin(exchange::forward(conn, request, &target)).await
 }
 
 /// Where a request goes.
-enum Route {
-    Forward(Target),
+enum Route<'a> {
+    Forward(Cow<'a, Target>),
     Connect,
     Page,
 }
 
-fn route(conn: &Connection, request: &mut Request<Incoming>) -> Result<Route, ProxyError> {
+fn route<'a>(conn: &'a Connection, request: &mut Request<Incoming>) -> Result<Route<'a>, ProxyError> {
     if let Some(violation) = conn.shared.violation(request.uri().path()) {
         return Err(ProxyError::new(ErrorId::BadRequest, violation.0).closing());
     }
     if let Some(inner) = &conn.inner {
-        return inside(inner, request).map(Route::Forward);
+        return inside(inner, request).map(|target| Route::Forward(Cow::Borrowed(target)));
     }
     let origin_form = request.uri().scheme().is_none() && request.method() != Method::CONNECT;
     if origin_form {
@@ -207,14 +212,14 @@ fn route(conn: &Connection, request: &mut Request<Incoming>) -> Result<Route, Pr
     refuse_loop(request)?;
     let target =
         Target::from_uri(request.uri()).map_err(|error| ProxyError::new(ErrorId::BadRequest, error.to_string()))?;
-    check_host(request, &target)?;
-    Ok(Route::Forward(target))
+    check_host(request, &target, request.uri().authority())?;
+    Ok(Route::Forward(Cow::Owned(target)))
 }
 
 /// A client names itself or belongs to this user.
 fn authenticate(conn: &Connection, request: &Request<Incoming>) -> Result<(), ProxyError> {
     let refused = |detail: &str| Err(ProxyError::new(ErrorId::ClientAuth, detail));
-    match conn.proxy.snapshot().settings.clients.claim(request.headers()) {
+    match conn.proxy.current.load().settings.clients.claim(request.headers()) {
         Claim::Known(name) => {
             let _ = conn.name.set(name);
             Ok(())
@@ -238,7 +243,7 @@ fn refuse_loop(request: &Request<Incoming>) -> Result<(), ProxyError> {
 }
 
 /// Inside a tunnel every name must be the tunnel's. Leaves the URI in absolute form.
-fn inside(inner: &Inner, request: &mut Request<Incoming>) -> Result<Target, ProxyError> {
+fn inside<'a>(inner: &'a Inner, request: &mut Request<Incoming>) -> Result<&'a Target, ProxyError> {
     if request.method() == Method::CONNECT {
         return Err(ProxyError::new(ErrorId::BadRequest, "CONNECT inside a tunnel is not supported").closing());
     }
@@ -246,13 +251,14 @@ fn inside(inner: &Inner, request: &mut Request<Incoming>) -> Result<Target, Prox
         let detail = format!("the TLS server name is not {}, which CONNECT named", inner.target.host);
         return Err(ProxyError::new(ErrorId::DestinationMismatch, detail).closing());
     }
-    if request.uri().authority().is_some() {
-        let named = Target::from_uri(request.uri());
-        if named.as_ref() != Ok(&inner.target) {
+    if let Some(named) = request.uri().authority() {
+        let spelt_alike = inner.authority.as_ref().is_some_and(|authority| authority.as_str() == named.as_str())
+            && request.uri().scheme_str() == Some(inner.target.scheme.as_str());
+        if !spelt_alike && Target::from_uri(request.uri()).as_ref() != Ok(&inner.target) {
             return Err(mismatch(&inner.target));
         }
     }
-    check_host(request, &inner.target)?;
+    check_host(request, &inner.target, inner.authority.as_ref())?;
     if request.uri().authority().is_none() {
         let mut parts = http::uri::Parts::default();
         parts.scheme = Some(match inner.target.scheme {
@@ -264,11 +270,12 @@ fn inside(inner: &Inner, request: &mut Request<Incoming>) -> Result<Target, Prox
         *request.uri_mut() = Uri::from_parts(parts)
             .map_err(|_| ProxyError::new(ErrorId::BadRequest, "the request target is malformed"))?;
     }
-    Ok(inner.target.clone())
+    Ok(&inner.target)
 }
 
-/// Every `Host` must be the one destination; HTTP/1.1 needs one.
-fn check_host<B>(request: &Request<B>, target: &Target) -> Result<(), ProxyError> {
+/// Every `Host` must be the one destination; HTTP/1.1 needs one. `spelt` is an authority that `target` was made from, or
+/// that was made from it: the same text means the same destination.
+fn check_host<B>(request: &Request<B>, target: &Target, spelt: Option<&Authority>) -> Result<(), ProxyError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let Some(host) = hosts.next() else {
         let needed = request.version() == Version::HTTP_11;
@@ -276,6 +283,9 @@ fn check_host<B>(request: &Request<B>, target: &Target) -> Result<(), ProxyError
     };
     if hosts.next().is_some() {
         return Err(ProxyError::new(ErrorId::BadRequest, "there is more than one Host"));
+    }
+    if spelt.is_some_and(|spelt| spelt.as_str().as_bytes() == host.as_bytes()) {
+        return Ok(());
     }
     let named = host.to_str().ok().map(|host| Target::from_authority(target.scheme, host));
     match named {

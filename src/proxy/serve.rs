@@ -169,3 +169,21 @@ where
         tracing::debug!(%error, "connection ended");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<I, O, F: Future<Output = O>>(_: impl Fn(I) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What every connection holds while it is idle.
+    #[test]
+    fn futures_are_small() {
+        let request = size(|(conn, request): (Arc<Connection>, _)| async move { handle(&conn, request).await });
+        let connection = size(|(conn, socket): (Connection, TcpStream)| http1(conn, socket));
+        assert!(request <= 1024, "a request takes {request} bytes");
+        assert!(connection <= 2560, "a connection takes {connection} bytes");
+    }
+}

@@ -166,10 +166,11 @@ async fn tcp(settings: &Settings, host: &Host, port: u16, judge: bool) -> Result
     let refused = |why: String| LinkError::Connect { target: whom(), why };
     let addresses = match host {
         Host::Ip(ip) => vec![SocketAddr::new(*ip, port)],
-        Host::Name(name) => tokio::net::lookup_host((&**name, port))
+        Host::Name(name) => settings
+            .names
+            .resolve(name, port)
             .await
-            .map_err(|error| refused(format!("the name cannot be resolved: {error}")))?
-            .collect(),
+            .map_err(|error| refused(format!("the name cannot be resolved: {error}")))?,
     };
     let dns = if host.ip().is_some() { Duration::ZERO } else { started.elapsed() };
     if judge && let Some(denied) = addresses.iter().find(|to| is_denied(to.ip(), &settings.deny_addresses)) {

@@ -8,6 +8,7 @@ pub mod body;
 mod dial;
 mod fetch;
 mod link;
+mod names;
 mod parent;
 mod pool;
 mod settings;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 
-use super::address::NoProxy;
+use super::{address::NoProxy, names::Names};
 use crate::{
     auth::AuthScheme,
     config::{Limits, ParentKind, Roots},
@@ -93,6 +93,7 @@ pub(super) struct Settings {
     pub(super) own_listeners: Vec<SocketAddr>,
     pub(super) limits: Limits,
     pub(super) tls: Arc<ClientTls>,
+    pub(super) names: Names,
     roots: (Roots, Option<PathBuf>, Option<CertificateDer<'static>>),
     /// Connections are shared only within one epoch.
     pub(super) epoch: u64,
@@ -128,6 +129,7 @@ impl Settings {
             own_listeners: new.own_listeners,
             limits: new.limits,
             tls,
+            names: Names::default(),
             roots,
             epoch,
         }

@@ -3,7 +3,7 @@
 
 use std::{
     borrow::Cow,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -133,10 +133,12 @@ impl From<RequestTokenError<Failure, BasicErrorResponse>> for Failure {
     }
 }
 
-/// When a JWT says that it ends, in seconds of the epoch. Only a hint: nothing is verified.
-pub(super) fn jwt_end(token: &str) -> Option<f64> {
-    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    serde_json::from_slice::<Value>(&claims).ok()?.get("exp")?.as_f64()
+/// When a JWT says that it ends. Only a hint: nothing is verified.
+pub(super) fn jwt_end(token: &Secret) -> Option<SystemTime> {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(1)?).ok()?;
+    let seconds = serde_json::from_slice::<Value>(&claims).ok()?.get("exp")?.as_f64()?;
+    let sane = seconds > 0.0 && seconds < f64::from(u32::MAX);
+    if sane { UNIX_EPOCH.checked_add(Duration::from_secs_f64(seconds)) } else { None }
 }
 
 /// JSON, or a form as some old servers send it, under whatever type.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -14,7 +14,7 @@ use url::Url;
 
 use super::{
     ClientAuth, Grant, Oauth2Config, Param, UseToken, Words,
-    answer::{self, Answer, Failure},
+    answer::{self, Answer, Failure, jwt_end},
     discovery,
     request::{self, Identity, ReadParam},
 };
@@ -479,12 +479,6 @@ impl Client {
                 .to_owned(),
         }
     }
-}
-
-fn jwt_end(token: &Secret) -> Option<SystemTime> {
-    let seconds = answer::jwt_end(token.expose())?;
-    let sane = seconds > 0.0 && seconds < f64::from(u32::MAX);
-    if sane { UNIX_EPOCH.checked_add(Duration::from_secs_f64(seconds)) } else { None }
 }
 
 fn sha256(text: &str) -> [u8; 32] {
