@@ -119,3 +119,25 @@ def test_the_table_of_schemes_is_that_of_the_program(folder):
     pages = {page.stem for page in (ROOT / "docs/schemes").iterdir()}
     assert listed - {"none"} == pages
     assert listed == {example.stem for example in (ROOT / "config/examples").iterdir()}
+
+
+def test_the_pages_of_schemes_list_every_key(folder):
+    """Each scheme's table of keys is that of the schema."""
+    found = {}
+
+    def walk(node):
+        if isinstance(node, list):
+            for part in node:
+                walk(part)
+        if isinstance(node, dict):
+            keys = node.get("properties", {})
+            if isinstance(keys.get("type"), dict) and "const" in keys["type"]:
+                found.setdefault(keys["type"]["const"], set()).update(set(keys) - {"type", "extends"})
+            for part in node.values():
+                walk(part)
+
+    walk(json.loads(shell("countersign config schema", environment(folder), folder / "tour")))
+    assert "oauth2" in found
+    for page in (ROOT / "docs/schemes").iterdir():
+        rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| `")]
+        assert set(re.findall(r"`(\w+)`", " ".join(rows))) == found[page.stem], page
