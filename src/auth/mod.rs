@@ -1,6 +1,6 @@
 //! The registry of schemes, and what building one needs.
 //!
-//! A new scheme is one file here and three lines below: its module, its entry in `schemes!`, and its example under
+//! A new scheme is one file here, two lines below (its module and its entry in `schemes!`) and one example under
 //! `config/examples`. Nothing outside this folder names a scheme.
 
 pub mod api_key;
