@@ -16,7 +16,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
     },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
@@ -46,16 +46,15 @@ pub enum Mode {
 /// Watches until it is dropped.
 #[derive(Debug)]
 pub struct Watcher {
-    signals: Sender<Signal>,
+    signals: SyncSender<Look>,
     events: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Something may have happened.
 #[derive(Debug)]
-enum Signal {
-    Look,
-    Stop,
-}
+struct Look;
 
 /// Between two looks without an event.
 const POLL: Duration = Duration::from_millis(400);
@@ -67,8 +66,10 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const LOST_PATIENCE: Duration = Duration::from_millis(300);
 /// Events within so long of each other are one.
 const GATHER: Duration = Duration::from_millis(10);
-/// Events taken at once, at most.
-const MAX_GATHERED: usize = 10_000;
+/// Events that wait to be looked at, at most.
+const WAITING: usize = 64;
+/// Time that the thread gets to end.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// File systems write times that are a little old.
 const COARSE: Duration = Duration::from_millis(20);
 /// Links followed on the way to one file.
@@ -87,13 +88,14 @@ impl Watcher {
         watched: impl Fn() -> Watched + Send + 'static,
         on_change: impl FnMut(&[PathBuf]) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (signals, inbox) = mpsc::channel();
+        let (signals, inbox) = mpsc::sync_channel(WAITING);
         let events = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::new(AtomicBool::new(false));
         let notifier = match mode {
             Mode::Events => notifier(signals.clone()),
             Mode::Poll => None,
         };
-        let mut watching = Watching { notifier, watches: HashMap::new(), events: events.clone(), inbox };
+        let mut watching = Watching { notifier, watches: HashMap::new(), events: events.clone(), stopping: stopping.clone(), inbox };
         // The state before `start` returns is what later changes are compared with.
         let mut state = State::of(&watched());
         if let Some(since) = since {
@@ -103,7 +105,7 @@ impl Watcher {
         let thread = std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || watching.run(state, &watched, on_change))?;
-        Ok(Self { signals, events, thread: Some(thread) })
+        Ok(Self { signals, events, stopping, thread: Some(thread) })
     }
 
     /// True if the operating system tells us of changes in every folder; otherwise they are found by looking.
@@ -114,21 +116,30 @@ impl Watcher {
     /// Looks at once.
     pub fn look(&self) {
         // If the thread is gone, nobody looks any more.
-        let _ = self.signals.send(Signal::Look);
+        let _ = self.signals.try_send(Look);
     }
 }
 
 impl Drop for Watcher {
+    /// Ends the thread. One that hangs in the operating system is left behind: it must not hold up an orderly stop.
     fn drop(&mut self) {
-        let _ = self.signals.send(Signal::Stop);
-        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        self.stopping.store(true, Ordering::Release);
+        let _ = self.signals.try_send(Look);
+        let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) else {
+            return;
+        };
+        let until = Instant::now() + FAREWELL;
+        while !thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(GATHER);
+        }
+        if thread.is_finished() {
             let _ = thread.join();
         }
     }
 }
 
 /// Events of the operating system, as far as they are about changes.
-fn notifier(signals: Sender<Signal>) -> Option<RecommendedWatcher> {
+fn notifier(signals: SyncSender<Look>) -> Option<RecommendedWatcher> {
     let wanted = |kind: &EventKind| match kind {
         // Our own reading must not wake us.
         EventKind::Access(access) => {
@@ -138,7 +149,8 @@ fn notifier(signals: Sender<Signal>) -> Option<RecommendedWatcher> {
     };
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.as_ref().map_or(true, |event| wanted(&event.kind)) {
-            let _ = signals.send(Signal::Look);
+            // One that waits already says the same.
+            let _ = signals.try_send(Look);
         }
     });
     match made {
@@ -155,7 +167,8 @@ struct Watching {
     /// Watched folders, with what each path led to when it was watched.
     watches: HashMap<PathBuf, Stamp>,
     events: Arc<AtomicBool>,
-    inbox: Receiver<Signal>,
+    stopping: Arc<AtomicBool>,
+    inbox: Receiver<Look>,
 }
 
 impl Watching {
@@ -194,40 +207,16 @@ impl Watching {
 
     /// Sleeps until a signal or the timeout. False to stop.
     fn wait(&self, timeout: Duration) -> bool {
-        let first = self.inbox.recv_timeout(timeout);
-        match first {
-            Ok(Signal::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-            Err(RecvTimeoutError::Timeout) => return true,
-            Ok(Signal::Look) => {}
-        }
-        // One look for many events: the folder may be full of files that others write without a pause, so that the
-        // inbox never empties.
-        std::thread::sleep(GATHER);
-        !self.inbox.try_iter().take(MAX_GATHERED).any(|signal| matches!(signal, Signal::Stop))
-    }
-
-    /// Waits for the files to come to rest, then reads them. `None` to stop.
-    fn settle(&self, list: &Watched, before: &State, mut stamps: Stamps) -> Option<(Stamps, State)> {
-        let mut state = State::of(list);
-        let begun = Instant::now();
-        loop {
-            let changed = state != *before;
-            if !changed {
-                return Some((stamps, state));
-            }
-            if !self.rest(QUIET) {
-                return None;
-            }
-            let next_stamps = Stamps::of(list);
-            let next = State::of(list);
-            let at_rest = next_stamps == stamps && next == state;
-            (stamps, state) = (next_stamps, next);
-            let patience = if state.lost_since(before) { PATIENCE + LOST_PATIENCE } else { PATIENCE };
-            let done = at_rest && !state.lost_since(before);
-            if done || begun.elapsed() >= patience {
-                return Some((stamps, state));
+        match self.inbox.recv_timeout(timeout) {
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Look) => {
+                // One look for many events: others may write into the folder without a pause.
+                std::thread::sleep(GATHER);
+                self.inbox.try_iter().take(WAITING).for_each(drop);
             }
         }
+        !self.stopping.load(Ordering::Acquire)
     }
 
     /// Sleeps whatever happens meanwhile. False to stop.
