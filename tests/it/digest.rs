@@ -136,8 +136,7 @@ async fn a_challenge_is_answered_and_its_nonce_is_used_again() {
 async fn an_answer_without_the_demanded_proof_is_not_delivered() {
     for (verify, status) in [("warn", 200), ("require", 502)] {
         let secret = canary("pw");
-        let (origin, _) =
-            serve(Strict { password: secret.clone(), algorithm: "SHA-256", ..Strict::default() }).await;
+        let (origin, _) = serve(Strict { password: secret.clone(), algorithm: "SHA-256", ..Strict::default() }).await;
         let config = config(&origin).replace("username_star", &format!("verify_rspauth: {verify}, username_star"));
         let proxy = proxy::with(config).env("PASSWORD", &secret).canary(&secret).start().await;
         let answer = Client::new(&proxy).get(&origin.url("/")).await;
