@@ -67,8 +67,6 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const LOST_PATIENCE: Duration = Duration::from_millis(300);
 /// Events within so long of each other are one.
 const GATHER: Duration = Duration::from_millis(10);
-/// Events taken at once, at most.
-const MAX_GATHERED: usize = 10_000;
 /// File systems write times that are a little old.
 const COARSE: Duration = Duration::from_millis(20);
 /// Links followed on the way to one file.
@@ -89,11 +87,12 @@ impl Watcher {
     ) -> std::io::Result<Self> {
         let (signals, inbox) = mpsc::channel();
         let events = Arc::new(AtomicBool::new(false));
+        let told = Arc::new(AtomicBool::new(false));
         let notifier = match mode {
-            Mode::Events => notifier(signals.clone()),
+            Mode::Events => notifier(signals.clone(), told.clone()),
             Mode::Poll => None,
         };
-        let mut watching = Watching { notifier, watches: HashMap::new(), events: events.clone(), inbox };
+        let mut watching = Watching { notifier, watches: HashMap::new(), events: events.clone(), inbox, told };
         // The state before `start` returns is what later changes are compared with.
         let mut state = State::of(&watched());
         if let Some(since) = since {
@@ -127,8 +126,9 @@ impl Drop for Watcher {
     }
 }
 
-/// Events of the operating system, as far as they are about changes.
-fn notifier(signals: Sender<Signal>) -> Option<RecommendedWatcher> {
+/// Events of the operating system, as far as they are about changes: one signal for all until `told` is taken back, since
+/// others may write into the folder faster than we look.
+fn notifier(signals: Sender<Signal>, told: Arc<AtomicBool>) -> Option<RecommendedWatcher> {
     let wanted = |kind: &EventKind| match kind {
         // Our own reading must not wake us.
         EventKind::Access(access) => {
@@ -137,7 +137,7 @@ fn notifier(signals: Sender<Signal>) -> Option<RecommendedWatcher> {
         _ => true,
     };
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.as_ref().map_or(true, |event| wanted(&event.kind)) {
+        if event.as_ref().map_or(true, |event| wanted(&event.kind)) && !told.swap(true, Ordering::AcqRel) {
             let _ = signals.send(Signal::Look);
         }
     });
@@ -156,6 +156,8 @@ struct Watching {
     watches: HashMap<PathBuf, Stamp>,
     events: Arc<AtomicBool>,
     inbox: Receiver<Signal>,
+    /// A signal of the operating system is in the inbox.
+    told: Arc<AtomicBool>,
 }
 
 impl Watching {
@@ -200,10 +202,12 @@ impl Watching {
             Err(RecvTimeoutError::Timeout) => return true,
             Ok(Signal::Look) => {}
         }
-        // One look for many events: the folder may be full of files that others write without a pause, so that the
-        // inbox never empties.
+        // One look for many events.
         std::thread::sleep(GATHER);
-        !self.inbox.try_iter().take(MAX_GATHERED).any(|signal| matches!(signal, Signal::Stop))
+        let stopped = self.inbox.try_iter().any(|signal| matches!(signal, Signal::Stop));
+        // Whatever happened until now is seen by the look that follows.
+        self.told.store(false, Ordering::Release);
+        !stopped
     }
 
     /// Waits for the files to come to rest, then reads them. `None` to stop.
