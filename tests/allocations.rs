@@ -2,6 +2,7 @@
 //!
 //! Client and origin are blocking threads; only the thread that runs the proxy is counted. Two runs of different length
 //! are subtracted, so that connections and caches do not count.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     io::{Read, Write},

@@ -94,17 +94,25 @@ impl Prepared {
         if self.auth.as_ref().is_some_and(|auth| auth.body_use(&self.head) != BodyUse::Pass) {
             return self.head.clone();
         }
-        let mut copy = Request::new(()).into_parts().0;
-        copy.method = self.head.method.clone();
-        copy.uri = self.head.uri.clone();
-        copy.version = self.head.version;
-        copy.headers = self.head.headers.clone();
+        let copy = copy(&self.head);
         std::mem::replace(&mut self.head, copy)
     }
 }
 
+/// A head without its extensions.
+fn copy(head: &request::Parts) -> request::Parts {
+    let mut copy = Request::new(()).into_parts().0;
+    copy.method = head.method.clone();
+    copy.uri = head.uri.clone();
+    copy.version = head.version;
+    copy.headers = head.headers.clone();
+    copy
+}
+
 /// What one send brought.
 struct Sent {
+    /// The request as it left, if a credential is to judge the answer.
+    request: Option<request::Parts>,
     response: Response<Incoming>,
     link: Link,
     record: Option<SendRecording>,
@@ -245,6 +253,7 @@ impl<'a> Exchange<'a> {
             let trace = self.apply(prepared, &mut head, &link)?;
             head.version = link.version();
             let record = self.record(&link, &head, trace);
+            let sent = prepared.auth.is_some().then(|| copy(&head));
             let gate = self.gate(prepared, &mut head, &link, first);
             let body = prepared.body.take(gate.clone(), record.clone());
             link.tap(record.clone());
@@ -255,7 +264,7 @@ impl<'a> Exchange<'a> {
                     if let Some(record) = &record {
                         response = recorded(response, record);
                     }
-                    return Ok(Sent { response, link, record });
+                    return Ok(Sent { request: sent, response, link, record });
                 }
                 Err(error) => {
                     if let Some(record) = &record {
@@ -406,7 +415,7 @@ impl<'a> Exchange<'a> {
             status,
             headers: sent.response.headers(),
             hop: Hop::Origin,
-            request: &prepared.head,
+            request: sent.request.as_ref().unwrap_or(&prepared.head),
             target: self.target,
         };
         prepared.round.challenges.clear();

@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BINARY = os.environ.get("COUNTERSIGN", str(ROOT / "target/release/countersign"))
+BINARY = os.path.abspath(os.environ.get("COUNTERSIGN") or ROOT / "target/release/countersign")
 DEADLINE = 60
 
 CLEAN = {

@@ -50,6 +50,8 @@ impl Strict {
         self.nonces.insert(get("nonce"), nc);
         let mut answer = text(200, "welcome");
         if self.nextnonce {
+            // Who does not take the next one is challenged again.
+            self.nonces.remove(&get("nonce"));
             let nonce = self.nonce();
             let info = format!("nextnonce=\"{nonce}\"");
             answer.headers_mut().insert("authentication-info", info.parse().unwrap());
@@ -127,6 +129,19 @@ async fn a_challenge_is_answered_and_its_nonce_is_used_again() {
             origin.seen().iter().filter(|seen| seen.headers.contains_key("authorization")).all(|s| s.body == "body")
         );
         origin.never_saw(&secret);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_the_demanded_proof_is_not_delivered() {
+    for (verify, status) in [("warn", 200), ("require", 502)] {
+        let secret = canary("pw");
+        let (origin, _) = serve(Strict { password: secret.clone(), algorithm: "SHA-256", ..Strict::default() }).await;
+        let config = config(&origin).replace("username_star", &format!("verify_rspauth: {verify}, username_star"));
+        let proxy = proxy::with(config).env("PASSWORD", &secret).canary(&secret).start().await;
+        let answer = Client::new(&proxy).get(&origin.url("/")).await;
+        assert_eq!(answer.status.as_u16(), status, "{verify}: {}", answer.text());
+        assert_eq!(answer.text() == "welcome", verify == "warn", "{}", answer.text());
     }
 }
 

@@ -378,10 +378,11 @@ impl Digest {
         let info = reply.headers.get(reply.hop.authentication_info());
         let info = info.map(|value| parse_params(&String::from_utf8_lossy(value.as_bytes()))).unwrap_or_default();
         let param = |name: &str| info.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        let sent = reply.request.headers.get(reply.hop.authorization()).and_then(|value| value.to_str().ok());
-        let Some(sent) = sent.and_then(|sent| sent.strip_prefix("Digest ")).filter(|_| round.stamp != 0) else {
-            return Verdict::Deliver;
-        };
+        // User names outside ASCII stand there as UTF-8.
+        let sent = reply.request.headers.get(reply.hop.authorization());
+        let sent = sent.map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let sent = sent.as_deref().and_then(|sent| sent.strip_prefix("Digest "));
+        let Some(sent) = sent.filter(|_| round.stamp != 0) else { return Verdict::Deliver };
         let proof = self.config.verify_rspauth;
         let proven = proof == VerifyRspauth::Off || self.is_proven(reply, &parse_params(sent), param("rspauth"));
         // A nonce that is not the present one any more says nothing about the next.
