@@ -111,7 +111,7 @@ fn copy(head: &request::Parts) -> request::Parts {
 
 /// What one send brought.
 struct Sent {
-    /// The request as it left, if a credential is to judge the answer.
+    /// The request as it left, for credentials that expect to send twice and judge the answer by it.
     request: Option<request::Parts>,
     response: Response<Incoming>,
     link: Link,
@@ -253,7 +253,8 @@ impl<'a> Exchange<'a> {
             let trace = self.apply(prepared, &mut head, &link)?;
             head.version = link.version();
             let record = self.record(&link, &head, trace);
-            let sent = prepared.auth.is_some().then(|| copy(&head));
+            let judges = prepared.auth.as_ref().is_some_and(|auth| auth.body_use(&head) != BodyUse::Pass);
+            let sent = judges.then(|| copy(&head));
             let gate = self.gate(prepared, &mut head, &link, first);
             let body = prepared.body.take(gate.clone(), record.clone());
             link.tap(record.clone());

@@ -95,7 +95,8 @@ impl Watcher {
             Mode::Events => notifier(signals.clone()),
             Mode::Poll => None,
         };
-        let mut watching = Watching { notifier, watches: HashMap::new(), events: events.clone(), stopping: stopping.clone(), inbox };
+        let mut watching =
+            Watching { notifier, watches: HashMap::new(), events: events.clone(), stopping: stopping.clone(), inbox };
         // The state before `start` returns is what later changes are compared with.
         let mut state = State::of(&watched());
         if let Some(since) = since {
@@ -125,7 +126,8 @@ impl Drop for Watcher {
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Release);
         let _ = self.signals.try_send(Look);
-        let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id()) else {
+        let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != std::thread::current().id())
+        else {
             return;
         };
         let until = Instant::now() + FAREWELL;
