@@ -221,6 +221,30 @@ impl Watching {
         !self.stopping.load(Ordering::Acquire)
     }
 
+    /// Waits for the files to come to rest, then reads them. `None` to stop.
+    fn settle(&self, list: &Watched, before: &State, mut stamps: Stamps) -> Option<(Stamps, State)> {
+        let mut state = State::of(list);
+        let begun = Instant::now();
+        loop {
+            let changed = state != *before;
+            if !changed {
+                return Some((stamps, state));
+            }
+            if !self.rest(QUIET) {
+                return None;
+            }
+            let next_stamps = Stamps::of(list);
+            let next = State::of(list);
+            let at_rest = next_stamps == stamps && next == state;
+            (stamps, state) = (next_stamps, next);
+            let patience = if state.lost_since(before) { PATIENCE + LOST_PATIENCE } else { PATIENCE };
+            let done = at_rest && !state.lost_since(before);
+            if done || begun.elapsed() >= patience {
+                return Some((stamps, state));
+            }
+        }
+    }
+
     /// Sleeps whatever happens meanwhile. False to stop.
     fn rest(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
