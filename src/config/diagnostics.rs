@@ -158,12 +158,13 @@ impl SourceTexts {
         let end = (place.span.1 as usize).clamp(start, line.end);
         let mut shown = String::new();
         let mut marked = 0..0;
+        let secret = source.secrets_of(&line);
         for (at, c) in text.char_indices() {
             let at = line.start + at;
             if at <= start {
                 marked.start = shown.len();
             }
-            shown.push(if source.is_secret(at, &line) { '*' } else { visible(c) });
+            shown.push(if secret(at) { '*' } else { visible(c) });
             if at < end {
                 marked.end = shown.len();
             }
@@ -177,13 +178,15 @@ impl SourceTexts {
 }
 
 impl Source {
-    fn is_secret(&self, at: usize, line: &Range<usize>) -> bool {
-        match &self.secrets {
+    /// Tells for the bytes of one line whether they belong to a secret.
+    fn secrets_of(&self, line: &Range<usize>) -> impl Fn(usize) -> bool {
+        let guessed = if self.secrets.is_none() { guess_secret(&self.text, line) } else { 0..0 };
+        move |at| match &self.secrets {
             Some(ranges) => {
                 let next = ranges.partition_point(|range| range.end <= at);
                 ranges.get(next).is_some_and(|range| range.contains(&at))
             }
-            None => guess_secret(&self.text, line).contains(&at),
+            None => guessed.contains(&at),
         }
     }
 }

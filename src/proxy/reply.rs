@@ -55,6 +55,10 @@ fn replace_nth(headers: &mut HeaderMap, name: &HeaderName, at: usize, value: Hea
 const EXPLICIT: [&str; 5] = ["public", "private", "no-store", "s-maxage", "must-revalidate"];
 
 fn make_private(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+        return;
+    }
     let explicit = headers
         .get_all(header::CACHE_CONTROL)
         .iter()
