@@ -173,6 +173,8 @@ impl Connection {
 
 /// Handles one request on a connection.
 pub async fn handle(conn: &Arc<Connection>, mut request: Request<Incoming>) -> Response<OutBody> {
+    // While the origin thinks, the client's connection is not idle.
+    let _running = conn.shared.running();
     let target = match route(conn, &mut request) {
         Ok(Route::Forward(target)) => target,
         // Boxed: a connection that only forwards should not carry the room for this.
