@@ -289,24 +289,23 @@ async fn parent_proxies_are_used_and_authenticated() {
 
 #[tokio::test]
 async fn a_slow_origin_is_waited_for_although_idle_clients_are_not() {
-    let idle = std::time::Duration::from_millis(300);
-    let origin = RawOrigin::script(None, move |mut conn| async move {
+    let idle = std::time::Duration::from_secs(1);
+    let ca = TestCa::new();
+    let origin = RawOrigin::script(Some(ca.server(&["http/1.1"])), move |mut conn| async move {
         // The wait itself is what is tested: several times the idle time.
         while conn.read_request().await.is_some() {
-            tokio::time::sleep(idle * 4).await;
+            tokio::time::sleep(idle * 5 / 2).await;
             conn.send(OK).await;
         }
     })
     .await;
     let config = format!(
-        "version: 1\nproxy: {{limits: {{header_timeout: 300ms, idle_timeout: 300ms}}}}\nrules:\n  - {{name: R, host: \
-         \"http://{}\", auth: {{type: bearer, token: t}}}}\n",
+        "version: 1\nproxy: {{limits: {{header_timeout: 1s, idle_timeout: 1s}}}}\nrules:\n  - {{name: R, host: \
+         \"https://{}\", auth: {{type: bearer, token: t}}}}\n",
         origin.addr
     );
-    let proxy = proxy::with(config).start().await;
-    let mut conn = Client::new(&proxy).raw().await;
-    conn.send(format!("GET http://{0}/ HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr)).await;
-    let answer = String::from_utf8_lossy(&conn.read_to_end().await).into_owned();
-    // Answered first, then ended because nothing more came.
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+    let proxy = Proxy::start(config, &ca).await;
+    for client in [Client::new(&proxy), Client::new(&proxy).h2()] {
+        assert_eq!(client.get(&format!("https://{}/", origin.addr)).await.status, 200);
+    }
 }
