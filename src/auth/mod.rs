@@ -4,6 +4,7 @@
 //! `config/examples`. Nothing outside this folder names a scheme.
 
 pub mod api_key;
+pub mod aws_sigv4;
 pub mod basic;
 pub mod bearer;
 pub mod challenge;

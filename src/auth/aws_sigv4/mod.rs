@@ -1,0 +1,9 @@
+//! `aws_sigv4`: AWS Signature Version 4 and 4a.
+//!
+//! `canonical` writes the canonical request, `sign` makes signatures, `keys` holds what signs.
+
+pub mod canonical;
+pub mod keys;
+pub mod sign;
+#[cfg(test)]
+mod tests;
