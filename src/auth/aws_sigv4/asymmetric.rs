@@ -13,18 +13,18 @@ use super::{canonical::hex, keys::Keys};
 use crate::auth::scheme::AuthError;
 
 /// `AWS4-ECDSA-P256-SHA256`
-pub const ALGORITHM: &str = "AWS4-ECDSA-P256-SHA256";
+pub(super) const ALGORITHM: &str = "AWS4-ECDSA-P256-SHA256";
 
 /// The private key, ready to sign.
 #[derive(Debug)]
-pub struct AsymmetricKey(EcdsaKeyPair);
+pub(super) struct AsymmetricKey(EcdsaKeyPair);
 
 impl AsymmetricKey {
     /// Derives the key pair from an access key and its secret.
     ///
     /// # Errors
     /// No counter up to 254 gives a number in range, which does not happen for any key ever issued.
-    pub fn derive(keys: &Keys) -> Result<Self, AuthError> {
+    pub(super) fn derive(keys: &Keys) -> Result<Self, AuthError> {
         let fault = || AuthError::missing("no signing key for `sigv4a` follows from this access key; use another one");
         let scalar = scalar(keys).ok_or_else(fault)?;
         let point = public_point(&scalar).ok_or_else(fault)?;
@@ -37,14 +37,14 @@ impl AsymmetricKey {
     ///
     /// # Errors
     /// The library cannot sign.
-    pub fn sign(&self, text: &[u8]) -> Result<String, AuthError> {
+    pub(super) fn sign(&self, text: &[u8]) -> Result<String, AuthError> {
         let signature = self.0.sign(&SystemRandom::new(), text);
         signature.map(|signature| hex(signature.as_ref())).map_err(|_| AuthError::missing("ECDSA signing failed"))
     }
 }
 
 /// The longest signature in hexadecimal digits.
-pub const MAX_SIGNATURE: usize = 144;
+pub(super) const MAX_SIGNATURE: usize = 144;
 
 /// The private key as a big-endian number.
 fn scalar(keys: &Keys) -> Option<Zeroizing<[u8; 32]>> {

@@ -11,13 +11,13 @@ use bytes::{Buf, BytesMut};
 use super::{
     asymmetric,
     canonical::{EMPTY_SHA256, sha256_hex},
-    sign::{self, Scope, Signer, Stamp},
+    sign::{Scope, Signer, Stamp},
 };
 use crate::auth::scheme::AuthError;
 
 /// What is wrong with the framing of a client's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FramingError {
+pub(super) enum FramingError {
     /// A line is longer than any that is needed.
     #[error("a chunk header or trailer is too long")]
     LongLine,
@@ -46,7 +46,7 @@ pub enum FramingError {
 
 /// Reads `aws-chunked` framing, whatever pieces it comes in.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub(super) struct Decoder {
     state: State,
     /// The part of a line that has come so far.
     line: Vec<u8>,
@@ -71,7 +71,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The framing is wrong; nothing further may be read.
-    pub fn feed<E: From<FramingError>>(
+    pub(super) fn feed<E: From<FramingError>>(
         &mut self,
         mut piece: &[u8],
         mut data: impl FnMut(&[u8]) -> Result<(), E>,
@@ -120,7 +120,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The body is not complete.
-    pub fn finish(&mut self) -> Result<Vec<(String, String)>, FramingError> {
+    pub(super) fn finish(&mut self) -> Result<Vec<(String, String)>, FramingError> {
         if self.state == State::End { Ok(std::mem::take(&mut self.trailers)) } else { Err(FramingError::Truncated) }
     }
 
@@ -191,10 +191,10 @@ const MAX_LINE: usize = 4096;
 const MAX_TRAILERS: usize = 16;
 const TRAILER_SIGNATURE: &str = "x-amz-trailer-signature";
 /// Bytes of data in each of our chunks but the last. Servers want 8 KiB at least.
-pub const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 
 /// Signatures of which each is over the one before.
-pub struct Chain {
+pub(super) struct Chain {
     signer: Signer,
     stamp: Stamp,
     scope: Scope,
@@ -203,12 +203,12 @@ pub struct Chain {
 
 impl Chain {
     /// A chain that begins with the signature of the request.
-    pub fn new(signer: Signer, stamp: Stamp, scope: Scope, seed: String) -> Self {
+    pub(super) fn new(signer: Signer, stamp: Stamp, scope: Scope, seed: String) -> Self {
         Self { signer, stamp, scope, previous: seed }
     }
 
     /// The length of each signature on the wire.
-    pub fn signature_len(&self) -> usize {
+    pub(super) fn signature_len(&self) -> usize {
         self.signer.signature_len()
     }
 
@@ -241,7 +241,7 @@ impl fmt::Debug for Chain {
 
 /// Writes `aws-chunked` framing.
 #[derive(Debug)]
-pub struct Encoder {
+pub(super) struct Encoder {
     /// Signs the chunks; without it they go unsigned.
     chain: Option<Chain>,
     waiting: BytesMut,
@@ -249,7 +249,7 @@ pub struct Encoder {
 
 impl Encoder {
     /// An encoder that signs with `chain`, if there is one.
-    pub fn new(chain: Option<Chain>) -> Self {
+    pub(super) fn new(chain: Option<Chain>) -> Self {
         Self { chain, waiting: BytesMut::new() }
     }
 
@@ -257,7 +257,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Signing failed.
-    pub fn push(&mut self, mut data: &[u8], out: &mut BytesMut) -> Result<(), AuthError> {
+    pub(super) fn push(&mut self, mut data: &[u8], out: &mut BytesMut) -> Result<(), AuthError> {
         while !data.is_empty() {
             let here = data.len().min(CHUNK - self.waiting.len());
             self.waiting.extend_from_slice(&data[..here]);
@@ -274,7 +274,11 @@ impl Encoder {
     ///
     /// # Errors
     /// Signing failed.
-    pub fn finish(&mut self, trailers: Option<&[(String, String)]>, out: &mut BytesMut) -> Result<(), AuthError> {
+    pub(super) fn finish(
+        &mut self,
+        trailers: Option<&[(String, String)]>,
+        out: &mut BytesMut,
+    ) -> Result<(), AuthError> {
         if !self.waiting.is_empty() {
             self.chunk(out)?;
         }
@@ -315,7 +319,7 @@ impl Encoder {
 
 /// The length of a body in our framing: `data` bytes, signatures of `signature` characters if they are signed, trailers
 /// with these lengths of name and value if the framing has trailers.
-pub fn encoded_len(data: u64, signature: Option<usize>, trailers: Option<&[(usize, usize)]>) -> u64 {
+pub(super) fn encoded_len(data: u64, signature: Option<usize>, trailers: Option<&[(usize, usize)]>) -> u64 {
     let header = |size: u64| hex_digits(size) + signature.map_or(0, |len| ";chunk-signature=".len() + len) as u64 + 2;
     let (full, rest) = (data / CHUNK as u64, data % CHUNK as u64);
     let mut len = data + full * (header(CHUNK as u64) + 2);
@@ -337,7 +341,7 @@ fn hex_digits(number: u64) -> u64 {
 }
 
 /// The length of a checksum in base64, for the trailers that carry one.
-pub fn checksum_len(trailer: &str) -> Option<usize> {
+pub(super) fn checksum_len(trailer: &str) -> Option<usize> {
     let bytes: usize = match trailer.strip_prefix("x-amz-checksum-")? {
         "crc32" | "crc32c" => 4,
         "crc64nvme" | "xxhash64" | "xxhash3" => 8,
@@ -351,7 +355,7 @@ pub fn checksum_len(trailer: &str) -> Option<usize> {
 }
 
 /// What stands in `x-amz-content-sha256` for a body in chunks.
-pub fn payload_word(algorithm: Option<&str>, trailer: bool) -> &'static str {
+pub(super) fn payload_word(algorithm: Option<&str>, trailer: bool) -> &'static str {
     match (algorithm, trailer) {
         (None, _) => "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
         (Some(asymmetric::ALGORITHM), false) => "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",

@@ -7,27 +7,26 @@ use http::{HeaderMap, header, request::Parts};
 use percent_encoding::percent_decode_str;
 
 use super::{
-    asymmetric, names,
+    asymmetric,
     sign::{ALGORITHM, CONTENT_SHA256, TERMINATOR},
 };
 
 /// What was read from a request before the values of the client were taken out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dummy {
-    /// Service and region of the credential scope, if both look like what they should be. The region is absent with the
-    /// asymmetric algorithm.
-    pub scope: Option<(String, Option<String>)>,
+pub(super) struct Dummy {
+    /// Service and region of the credential scope. The region is absent with the asymmetric algorithm.
+    pub(super) scope: Option<(String, Option<String>)>,
     /// The asymmetric algorithm was used.
-    pub asymmetric: bool,
+    pub(super) asymmetric: bool,
     /// `X-Amz-Region-Set`
-    pub region_set: Option<String>,
+    pub(super) region_set: Option<String>,
     /// `X-Amz-Content-Sha256`
-    pub payload: Option<Claim>,
+    pub(super) payload: Option<Claim>,
 }
 
 /// What a client says of its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub(super) enum Claim {
     /// Its SHA-256: 64 lower-case hexadecimal digits.
     Hash(String),
     /// `UNSIGNED-PAYLOAD`
@@ -43,7 +42,7 @@ pub enum Claim {
 
 impl Dummy {
     /// Reads the header, or else the query.
-    pub fn of(head: &Parts) -> Self {
+    pub(super) fn of(head: &Parts) -> Self {
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let param = |name: &str| head.uri.query().and_then(|query| param(query, name));
@@ -81,8 +80,7 @@ fn param<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     percent_decode_str(value).decode_utf8().ok()
 }
 
-/// `key/day/region/service/aws4_request`, without the region for the asymmetric algorithm. Tools that guess a scope from
-/// a host they do not know put odd words there; these are left aside.
+/// `key/day/region/service/aws4_request`, without the region for the asymmetric algorithm.
 fn scope(credential: &str, asymmetric: bool) -> Option<(String, Option<String>)> {
     let mut parts = credential.rsplit('/');
     if parts.next() != Some(TERMINATOR) {
@@ -92,7 +90,7 @@ fn scope(credential: &str, asymmetric: bool) -> Option<(String, Option<String>)>
     if asymmetric {
         return Some((service, None));
     }
-    let region = parts.next().filter(|region| names::is_region(region))?;
+    let region = parts.next().filter(|region| is_word(region))?;
     Some((service, Some(region.to_owned())))
 }
 
@@ -165,7 +163,7 @@ mod tests {
         for value in [
             "Bearer Credential=a/20240102/eu-west-1/s3/aws4_request",
             "AWS4-HMAC-SHA256 Credential=a/20240102/eu-west-1/s3/other, Signature=0",
-            "AWS4-HMAC-SHA256 Credential=a/20240102/s3/bucket/aws4_request, Signature=0",
+            "AWS4-HMAC-SHA256 Credential=a/20240102/s3/buck et/aws4_request, Signature=0",
             "AWS4-HMAC-SHA256 Credential=aws4_request",
             "AWS4-HMAC-SHA256",
         ] {

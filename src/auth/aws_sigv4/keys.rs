@@ -10,7 +10,7 @@ use http::HeaderValue;
 
 use crate::{
     auth::{
-        held::{Held, mask},
+        held::Held,
         refreshing::Refreshing,
         scheme::{AuthError, Ready},
     },
@@ -55,10 +55,21 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// The access key cut down for a person to recognise: `AKIA…MPLE`.
+    pub fn shown(&self) -> String {
+        let key = &self.access_key;
+        match (key.get(..4), key.len().checked_sub(4).and_then(|from| key.get(from..))) {
+            (Some(head), Some(tail)) if key.len() >= 16 => format!("{head}…{tail}"),
+            _ => "***".to_owned(),
+        }
+    }
+}
+
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys")
-            .field("access_key", &mask(&self.access_key))
+            .field("access_key", &self.shown())
             .field("secret_key", &self.secret_key)
             .field("session_token", &self.session_token)
             .field("expires_at", &self.expires_at)
@@ -111,6 +122,11 @@ impl Material {
             Self::Static(held) => held.is_rereadable(),
             Self::Provided(_) => true,
         }
+    }
+
+    /// True if the keys are fetched from elsewhere, so that a wrong signature says nothing about them.
+    pub fn is_fetched(&self) -> bool {
+        matches!(self, Self::Provided(_))
     }
 
     /// After a failure of `ready`: are there older keys that a server may still take?

@@ -4,22 +4,32 @@ use super::table::{GLOBAL_ENDPOINTS, OTHER_NAMES, SIGNING_NAMES, SUFFIXES};
 
 /// What a host name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub(super) struct Endpoint {
     /// Service name for the credential scope.
-    pub service: String,
+    pub(super) service: String,
     /// Region for the credential scope, or `*` for all of them.
-    pub region: String,
+    pub(super) region: String,
+    /// The host name says so; else the region is the usual one of such endpoints.
+    pub(super) is_regional: bool,
     /// Only the asymmetric algorithm is understood there.
-    pub asymmetric: bool,
+    pub(super) asymmetric: bool,
+    /// The name of an S3 bucket is part of the host name.
+    pub(super) names_bucket: bool,
 }
 
 impl Endpoint {
-    fn new(service: &str, region: &str) -> Option<Self> {
-        Some(Self { service: service.to_owned(), region: region.to_owned(), asymmetric: false })
+    fn new(service: &str, region: Option<&str>, default_region: &str) -> Self {
+        Self {
+            service: service.to_owned(),
+            region: region.unwrap_or(default_region).to_owned(),
+            is_regional: region.is_some(),
+            asymmetric: false,
+            names_bucket: false,
+        }
     }
 
     /// Reads a host name in lower case; `path` tells some services apart. `None` if it is not one of AWS.
-    pub fn of(host: &str, path: &str) -> Option<Self> {
+    pub(super) fn of(host: &str, path: &str) -> Option<Self> {
         let (labels, default_region) = SUFFIXES
             .iter()
             .filter_map(|(suffix, region)| Some((host.strip_suffix(suffix)?.strip_suffix('.')?, *region)))
@@ -29,11 +39,15 @@ impl Endpoint {
             return None;
         }
         if let [.., "mrap", "accesspoint", "s3-global"] = labels.as_slice() {
-            return Some(Self { asymmetric: true, ..Self::new("s3", "*")? });
+            return Some(Self { asymmetric: true, names_bucket: true, ..Self::new("s3", Some("*"), "*") });
         }
-        if let Some(region) = find(GLOBAL_ENDPOINTS, host) {
+        if let Some(region) = find(GLOBAL_ENDPOINTS, host).as_ref() {
             labels.retain(|label| !is_region(label) && !matches!(*label, "us-gov" | "global"));
-            return Self::new(&signing_name(&labels, path)?, region);
+            return Some(Self::new(
+                &signing_name(&labels, path)?,
+                Some(*region).filter(|_| host != "s3.amazonaws.com"),
+                region,
+            ));
         }
         // An endpoint in a private network: `vpce-1a2b.sqs.eu-west-1.vpce`.
         if labels.last() == Some(&"vpce") {
@@ -61,7 +75,7 @@ impl Endpoint {
         if region.is_none() && labels.len() > 2 {
             return None;
         }
-        Self::new(&signing_name(&labels, path)?, region.unwrap_or(default_region))
+        Some(Self::new(&signing_name(&labels, path)?, region, default_region))
     }
 }
 
@@ -92,7 +106,8 @@ fn s3(labels: &[&str], region: Option<&str>, default_region: &str) -> Option<End
     };
     // The old form has a hyphen: `s3-eu-west-1`.
     let hyphened = label.strip_prefix("s3-fips-").or_else(|| label.strip_prefix("s3-")).filter(|rest| is_region(rest));
-    Endpoint::new(service, region.or(hyphened).unwrap_or(default_region))
+    let endpoint = Endpoint::new(service, region.or(hyphened), default_region);
+    Some(Endpoint { names_bucket: labels.len() > 1, ..endpoint })
 }
 
 fn is_s3_label(label: &str) -> bool {
@@ -100,7 +115,7 @@ fn is_s3_label(label: &str) -> bool {
 }
 
 /// True for what looks like a region: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`.
-pub fn is_region(label: &str) -> bool {
+pub(super) fn is_region(label: &str) -> bool {
     let Some((words, number)) = label.rsplit_once('-') else { return false };
     let lower = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase());
     let mut words = words.split('-');

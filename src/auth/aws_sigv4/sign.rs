@@ -104,7 +104,7 @@ impl SigningKey {
 
 /// What makes signatures: a key of either algorithm.
 #[derive(Clone, Debug)]
-pub enum Signer {
+pub(super) enum Signer {
     /// `AWS4-HMAC-SHA256`
     Symmetric(SigningKey),
     /// `AWS4-ECDSA-P256-SHA256`
@@ -113,7 +113,7 @@ pub enum Signer {
 
 impl Signer {
     /// As it stands in `Authorization`.
-    pub fn algorithm(&self) -> &'static str {
+    pub(super) fn algorithm(&self) -> &'static str {
         match self {
             Self::Symmetric(_) => ALGORITHM,
             Self::Asymmetric(_) => asymmetric::ALGORITHM,
@@ -124,7 +124,7 @@ impl Signer {
     ///
     /// # Errors
     /// The library cannot sign.
-    pub fn sign(&self, text: &[u8]) -> Result<String, AuthError> {
+    pub(super) fn sign(&self, text: &[u8]) -> Result<String, AuthError> {
         match self {
             Self::Symmetric(key) => Ok(key.sign(text)),
             Self::Asymmetric(key) => key.sign(text),
@@ -132,7 +132,7 @@ impl Signer {
     }
 
     /// The length that signatures have where it must not vary.
-    pub fn signature_len(&self) -> usize {
+    pub(super) fn signature_len(&self) -> usize {
         match self {
             Self::Symmetric(_) => 64,
             Self::Asymmetric(_) => asymmetric::MAX_SIGNATURE,
@@ -142,7 +142,7 @@ impl Signer {
 
 /// Keeps signing keys for the day they are good for. Deriving one takes four HMACs, or some curve arithmetic.
 #[derive(Debug, Default)]
-pub struct SigningKeys(Mutex<Kept>);
+pub(super) struct SigningKeys(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -168,7 +168,7 @@ impl Kept {
 
 impl SigningKeys {
     /// The key for this day, region and service. `generation` tells one secret from the next.
-    pub fn symmetric(&self, keys: &Keys, generation: u64, day: &str, region: &str, service: &str) -> Signer {
+    pub(super) fn symmetric(&self, keys: &Keys, generation: u64, day: &str, region: &str, service: &str) -> Signer {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.enter(generation, day);
         let derive = || SigningKey::derive(&keys.secret_key, day, region, service);
@@ -180,7 +180,7 @@ impl SigningKeys {
     ///
     /// # Errors
     /// None follows from it.
-    pub fn asymmetric(&self, keys: &Keys, generation: u64) -> Result<Signer, AuthError> {
+    pub(super) fn asymmetric(&self, keys: &Keys, generation: u64) -> Result<Signer, AuthError> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let day = kept.day.clone();
         kept.enter(generation, &day);

@@ -2,7 +2,7 @@
 //! get and that no metadata lists. All tables are sorted.
 
 /// Host prefix and service name for the credential scope, where the two differ.
-pub const SIGNING_NAMES: &[(&str, &str)] = &[
+pub(super) const SIGNING_NAMES: &[(&str, &str)] = &[
     ("a2i-runtime.sagemaker", "sagemaker"),
     ("account-access-runtime", "account-access"),
     ("admin.wickr", "wickr"),
@@ -84,7 +84,7 @@ pub const SIGNING_NAMES: &[(&str, &str)] = &[
 ];
 
 /// The same for hosts that belong to one customer, account or legacy, by their last label before the region.
-pub const OTHER_NAMES: &[(&str, &str)] = &[
+pub(super) const OTHER_NAMES: &[(&str, &str)] = &[
     ("appsync-api", "appsync"),
     ("appsync-realtime-api", "appsync"),
     ("aps-workspaces", "aps"),
@@ -101,7 +101,7 @@ pub const OTHER_NAMES: &[(&str, &str)] = &[
 ];
 
 /// Hosts of services with one endpoint, and the region that is signed.
-pub const GLOBAL_ENDPOINTS: &[(&str, &str)] = &[
+pub(super) const GLOBAL_ENDPOINTS: &[(&str, &str)] = &[
     ("account.cn-northwest-1.amazonaws.com.cn", "cn-northwest-1"),
     ("account.us-east-1.amazonaws.com", "us-east-1"),
     ("billingconductor.us-east-1.amazonaws.com", "us-east-1"),
@@ -161,7 +161,7 @@ pub const GLOBAL_ENDPOINTS: &[(&str, &str)] = &[
 ];
 
 /// What host names of AWS end in, and the region of endpoints that name none.
-pub const SUFFIXES: &[(&str, &str)] = &[
+pub(super) const SUFFIXES: &[(&str, &str)] = &[
     ("amazonaws.com", "us-east-1"),
     ("amazonaws.com.cn", "cn-northwest-1"),
     ("amazonaws.eu", "eusc-de-east-1"),
