@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::run_file::RunInfo;
+use super::{run_file::RunInfo, tokens::TokenRequest};
 
 /// What the proxy answered.
 #[derive(Clone, Debug)]
@@ -46,14 +46,24 @@ pub enum ClientError {
 
 /// Sends one request without a body.
 pub async fn ask(info: &RunInfo, method: Method, path: &str) -> Result<Answer, ClientError> {
+    ask_with(info, method, path, Bytes::new()).await
+}
+
+/// Asks for tokens or logins.
+pub async fn ask_tokens(info: &RunInfo, request: &TokenRequest) -> Result<Answer, ClientError> {
+    let body = serde_json::to_vec(request).unwrap_or_default();
+    ask_with(info, Method::POST, "/api/tokens", body.into()).await
+}
+
+async fn ask_with(info: &RunInfo, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
     let strange = |why: String| ClientError::Strange { console: info.console.clone(), why };
-    match tokio::time::timeout(WAIT, exchange(info, method, path)).await {
+    match tokio::time::timeout(WAIT, exchange(info, method, path, body)).await {
         Ok(result) => result,
         Err(_) => Err(strange(format!("nothing within {WAIT:?}"))),
     }
 }
 
-async fn exchange(info: &RunInfo, method: Method, path: &str) -> Result<Answer, ClientError> {
+async fn exchange(info: &RunInfo, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
     let strange = |why: String| ClientError::Strange { console: info.console.clone(), why };
     let stream = TcpStream::connect(&info.console).await.map_err(|error| ClientError::Gone {
         console: info.console.clone(),
@@ -70,7 +80,7 @@ async fn exchange(info: &RunInfo, method: Method, path: &str) -> Result<Answer, 
         .header(header::HOST, &info.console)
         .header(header::AUTHORIZATION, format!("Bearer {}", info.token.expose()))
         .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .map_err(|error| strange(error.to_string()))?;
     let response = sender.send_request(request).await.map_err(|error| strange(error.to_string()))?;
     let status = response.status();
@@ -80,8 +90,8 @@ async fn exchange(info: &RunInfo, method: Method, path: &str) -> Result<Answer, 
     Ok(Answer { status, json: serde_json::from_slice(&body.to_bytes()).unwrap_or_default() })
 }
 
-/// A reload may have to read many files.
-const WAIT: Duration = Duration::from_secs(30);
+/// A reload may have to read many files, and a token to come from a slow server.
+const WAIT: Duration = Duration::from_secs(60);
 const MAX_BODY: usize = 16 << 20;
 
 #[cfg(test)]
@@ -93,11 +103,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        control::{ControlState, run_file::tests::info, server},
+        control::{ControlState, run_file::tests::info, server, tests::desk, tokens::Desk},
         secret::Secret,
     };
 
-    struct Fake;
+    struct Fake(Desk);
 
     impl ControlState for Fake {
         fn status(&self) -> serde_json::Value {
@@ -112,6 +122,10 @@ mod tests {
             Box::pin(async { Ok("3 rules".into()) })
         }
 
+        fn tokens(&self) -> &Desk {
+            &self.0
+        }
+
         fn stop(&self) {}
     }
 
@@ -119,15 +133,21 @@ mod tests {
     async fn client_and_server_understand_each_other() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let local = listener.local_addr().unwrap();
-        let router = server::router(Arc::new(Fake), Secret::new("t0ken"), local);
+        let router = server::router(Arc::new(Fake(desk())), Secret::new("t0ken"), local);
         let server = tokio::spawn(router.serve(listener));
         let info = info(&local.to_string());
         let answer = ask(&info, Method::GET, "/api/status").await.unwrap();
         assert_eq!((answer.status.as_u16(), &answer.json["rules"]), (200, &serde_json::json!(3)));
         let answer = ask(&info, Method::POST, "/api/reload").await.unwrap();
         assert_eq!(answer.json["message"], "3 rules");
+        let answer = ask_tokens(&info, &TokenRequest::List).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.json), (200, &serde_json::json!([])));
+        let show = TokenRequest::Show { credential: "x".into(), client: None };
+        let answer = ask_tokens(&info, &show).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.json["login_needed"]), (422, &serde_json::json!(false)));
         let stranger = RunInfo { token: Secret::new("other"), ..info.clone() };
         assert_eq!(ask(&stranger, Method::GET, "/api/status").await.unwrap().status, 401);
+        assert_eq!(ask_tokens(&stranger, &TokenRequest::List).await.unwrap().status, 401);
         server.abort();
         let _ = server.await;
         assert!(matches!(ask(&info, Method::GET, "/api/status").await, Err(ClientError::Gone { .. })));

@@ -6,8 +6,11 @@
 pub mod client;
 pub mod run_file;
 pub mod server;
+pub mod tokens;
 
 use futures_util::future::BoxFuture;
+
+use self::tokens::Desk;
 
 /// What the control interface can see and do. Implemented by the application.
 pub trait ControlState: Send + Sync + 'static {
@@ -20,6 +23,27 @@ pub trait ControlState: Send + Sync + 'static {
     /// Reads the configuration again. `Ok` says what is in force now, `Err` why the old rules stay.
     fn reload(&self) -> BoxFuture<'_, Result<String, String>>;
 
+    /// What `login`, `logout` and `token` ask for.
+    fn tokens(&self) -> &Desk;
+
     /// Begins an orderly stop; returns at once.
     fn stop(&self);
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+
+    use super::tokens::Desk;
+    use crate::auth::{login::Logins, tests::NoNetwork};
+
+    /// A desk without credentials.
+    pub(crate) fn desk() -> Desk {
+        Desk {
+            find: Box::new(|_| None),
+            names: Box::new(Vec::new),
+            logins: Logins::default(),
+            runner: Arc::new(NoNetwork),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Body, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
@@ -19,7 +19,9 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::ControlState;
+use zeroize::Zeroizing;
+
+use super::{ControlState, tokens::TokenRequest};
 use crate::{secret::Secret, target::split_authority};
 
 /// Answers requests on the console port.
@@ -74,11 +76,19 @@ impl Router {
             .await;
     }
 
-    /// Answers one request. Bodies are never read.
-    pub async fn handle<B: Body>(&self, request: Request<B>) -> Response<Full<Bytes>> {
-        let (head, _) = request.into_parts();
+    /// Answers one request. Only the body of `/api/tokens` is read, and only after its token.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
         let mut response = match self.refusal(&head.headers) {
             Some(refusal) => refusal,
+            None if head.uri.path() == "/api/tokens" && self.knows_token(&head.headers) => {
+                self.tokens(&head.method, body).await
+            }
             None => self.route(&head.method, head.uri.path(), &head.headers).await,
         };
         let headers = response.headers_mut();
@@ -95,7 +105,7 @@ impl Router {
             "/healthz" if read => text(StatusCode::OK, "ok\n"),
             "/readyz" if read && self.state.is_ready() => text(StatusCode::OK, "ready\n"),
             "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            "/api/status" | "/api/reload" | "/api/stop" if !self.knows_token(headers) => {
+            "/api/status" | "/api/reload" | "/api/stop" | "/api/tokens" if !self.knows_token(headers) => {
                 let mut refusal = text(StatusCode::UNAUTHORIZED, "this needs the token of the run file\n");
                 refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 refusal
@@ -113,6 +123,28 @@ impl Router {
                 text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n")
             }
             _ => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
+        }
+    }
+
+    /// What `login`, `logout` and `token` ask for, as JSON.
+    async fn tokens<B>(&self, method: &Method, body: B) -> Response<Full<Bytes>>
+    where
+        B: Body,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if method != Method::POST {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n");
+        }
+        let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, "the request is too long\n");
+        };
+        let body = Zeroizing::new(body.to_bytes().to_vec());
+        match serde_json::from_slice::<TokenRequest>(&body) {
+            Err(_) => text(StatusCode::BAD_REQUEST, "this is not a request that the commands make\n"),
+            Ok(request) => match self.state.tokens().handle(request).await {
+                Ok(answer) => json(StatusCode::OK, &answer),
+                Err(refusal) => json(StatusCode::UNPROCESSABLE_ENTITY, &json!(refusal)),
+            },
         }
     }
 
@@ -181,6 +213,8 @@ const GREETING: &str = "This is the control port of Countersign, not its proxy.\
 
 /// More than commands and health checks ever need.
 const MAX_CONNECTIONS: usize = 64;
+/// An import of many tokens.
+const MAX_BODY: usize = 4 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -190,10 +224,17 @@ mod tests {
     use http_body_util::{BodyExt, Empty};
 
     use super::*;
+    use crate::control::tokens::Desk;
 
-    #[derive(Default)]
     struct Fake {
         stops: AtomicUsize,
+        desk: Desk,
+    }
+
+    impl Default for Fake {
+        fn default() -> Self {
+            Self { stops: AtomicUsize::new(0), desk: crate::control::tests::desk() }
+        }
     }
 
     impl ControlState for Fake {
@@ -207,6 +248,10 @@ mod tests {
 
         fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
             Box::pin(async { Err("line 3 is wrong".into()) })
+        }
+
+        fn tokens(&self) -> &Desk {
+            &self.desk
         }
 
         fn stop(&self) {
