@@ -1,6 +1,6 @@
 //! What `countersign token` and `logout` do with these tokens, and revocation (RFC 7009).
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -94,18 +94,14 @@ impl Holder for Tokens {
         Box::pin(async move {
             self.exchanges()?;
             let account = self.account(client);
-            // What is stored comes first; it is what has to be replaced.
-            let before = account.tokens.current().as_ref().map(|current| current.stamp);
+            // What is held has to be replaced; what was fetched because nothing was good need not be.
+            let (_, before) = self.record(&account).await?;
             account.tokens.obtain().await?;
-            match before {
-                Some(_) => account.tokens.renew_now().await,
-                None => {
-                    let fetched_now = account.tokens.current().as_ref().is_some_and(|current| {
-                        current.value.record.issued + 2 >= super::client_auth::seconds(SystemTime::now())
-                    });
-                    if fetched_now { Ok(()) } else { account.tokens.renew_now().await }
-                }
+            let current = account.tokens.current().as_ref().map(|current| current.value.record.access.clone());
+            if before.is_some_and(|before| current == Some(before.access)) {
+                account.tokens.renew_now().await?;
             }
+            Ok(())
         })
     }
 
