@@ -25,8 +25,8 @@ use tokio::{
 };
 use url::Url;
 
-use self::listener::{Listener, Visit};
 pub use self::browser::open as open_browser;
+use self::listener::{Listener, Visit};
 use super::{
     fetch::Fetch,
     scheme::{AuthError, AuthErrorKind},
@@ -90,7 +90,11 @@ impl Return {
         if !ours || url.query().is_some() {
             return Ok(Self::Elsewhere(text.to_owned()));
         }
-        Ok(Self::Loopback { host: host.to_owned(), port: url.port().filter(|port| *port != 0), path: url.path().into() })
+        Ok(Self::Loopback {
+            host: host.to_owned(),
+            port: url.port().filter(|port| *port != 0),
+            path: url.path().into(),
+        })
     }
 }
 
@@ -193,7 +197,9 @@ impl Params {
         let (before, fragment) = text.split_once('#').unwrap_or((text, ""));
         let query = before.split_once('?').map(|(_, query)| query);
         match (query, fragment) {
-            (_, fragment) if fragment.contains('=') => Self::parse(fragment),
+            // Some servers append an empty fragment of their own (`#_=_`).
+            (None, fragment) if fragment.contains('=') => Self::parse(fragment),
+            (Some(_), fragment) if fragment.contains("state=") => Self::parse(fragment),
             (Some(query), _) => Self::parse(query),
             (None, _) if before.contains('=') && !before.contains('/') => Self::parse(before),
             _ => None,
@@ -276,9 +282,8 @@ impl Pending {
     /// # Errors
     /// It is not the answer to this login; the login goes on.
     pub async fn paste(&self, address: &str) -> Result<(), String> {
-        let params = Params::pasted(address).ok_or(
-            "that is not the address where a login ends: it has no parameters after `?` or `#`, or one twice",
-        )?;
+        let params = Params::pasted(address)
+            .ok_or("that is not the address where a login ends: it has no parameters after `?` or `#`, or one twice")?;
         let (reply, replied) = oneshot::channel();
         let closed = || "this login is over".to_owned();
         self.pasted.send((params, reply)).await.map_err(|_| closed())?;
@@ -406,10 +411,7 @@ fn because(needed: &AuthError, error: &AuthError) -> AuthError {
 }
 
 /// Begins a login; gives what waits for its end.
-async fn start(
-    login: Arc<dyn Interactive>,
-    mut ask: Ask,
-) -> Result<(Arc<Pending>, BoxFuture<'static, ()>), AuthError> {
+async fn start(login: Arc<dyn Interactive>, mut ask: Ask) -> Result<(Arc<Pending>, BoxFuture<'static, ()>), AuthError> {
     let mut listener = None;
     match login.comes_back().await? {
         Return::Loopback { host, port, path } => {

@@ -11,8 +11,8 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use rustls::sign::CertifiedKey;
 
-use super::{challenge::Challenge, holdings::Holder, login::Interactive};
 pub use super::outgoing::{BodyPlan, Outgoing, Reframe, Trace, origin_form, request_target};
+use super::{challenge::Challenge, holdings::Holder, login::Interactive};
 use crate::{secret::Secret, target::Target};
 
 /// One configured way to prove who we are.

@@ -59,7 +59,9 @@ impl Counter {
                         let unreadable = |_| Failure::failed("the proxy gave no reason");
                         Err(refused(serde_json::from_value(answer.json).map_err(unreadable)?))
                     }
-                    status => Err(Failure::failed(format!("the control interface at {} answered {status}", info.console))),
+                    status => {
+                        Err(Failure::failed(format!("the control interface at {} answered {status}", info.console)))
+                    }
                 }
             }
         }

@@ -62,7 +62,8 @@ fn done(global: &Global, name: &str, holding: &Value) -> Result<u8, Failure> {
     if global.json {
         output::json(holding)?;
     }
-    let until = holding["expires"].as_str().map_or_else(String::new, |end| format!("; the token ends at {}", inert(end)));
+    let until =
+        holding["expires"].as_str().map_or_else(String::new, |end| format!("; the token ends at {}", inert(end)));
     output::say(format!("logged in: {}{until}", inert(name)));
     for note in holding["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         output::say(format!("note: {}", inert(note)));

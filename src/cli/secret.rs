@@ -93,7 +93,8 @@ impl From<FileError> for Failure {
 fn value(name: &str) -> Result<Secret, Failure> {
     let stdin = io::stdin();
     let text = if stdin.is_terminal() {
-        prompt(&format!("Value of {name}")).map_err(|error| Failure::failed(format!("cannot read from the terminal: {error}")))?
+        prompt(&format!("Value of {name}"))
+            .map_err(|error| Failure::failed(format!("cannot read from the terminal: {error}")))?
     } else {
         piped()?
     };

@@ -173,11 +173,8 @@ impl Desk {
             }
             TokenRequest::Delete { credential, client } => {
                 let there = self.holder(&credential)?.forget(client.as_deref()).await?;
-                let done = if there {
-                    "forgotten here; the server still knows the tokens"
-                } else {
-                    "there were no tokens"
-                };
+                let done =
+                    if there { "forgotten here; the server still knows the tokens" } else { "there were no tokens" };
                 Ok(json!({ "credential": credential, "message": format!("`{credential}`: {done}") }))
             }
             TokenRequest::Export { credentials } => self.export(&credentials).await,

@@ -72,11 +72,8 @@ impl Listener {
             let fixed = if port.is_some() { "; set another `redirect_uri`, or end what uses its port" } else { "" };
             format!("nothing can wait for the login on port {wanted} of this machine: {error}{fixed}")
         };
-        let first: SocketAddr = if host == "[::1]" {
-            (Ipv6Addr::LOCALHOST, wanted).into()
-        } else {
-            (Ipv4Addr::LOCALHOST, wanted).into()
-        };
+        let first: SocketAddr =
+            if host == "[::1]" { (Ipv6Addr::LOCALHOST, wanted).into() } else { (Ipv4Addr::LOCALHOST, wanted).into() };
         let socket = TcpListener::bind(first).await.map_err(failed)?;
         let port = socket.local_addr().map_err(failed)?.port();
         let second: SocketAddr =
@@ -106,12 +103,7 @@ impl Listener {
             if self.connections.len() >= MAX_CONNECTIONS {
                 continue;
             }
-            let site = Site {
-                port: self.port,
-                path: self.path.clone(),
-                in_fragment,
-                visits: self.visits.0.clone(),
-            };
+            let site = Site { port: self.port, path: self.path.clone(), in_fragment, visits: self.visits.0.clone() };
             self.connections.spawn(site.serve(connection));
         }
     }

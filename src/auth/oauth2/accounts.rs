@@ -41,11 +41,10 @@ impl Account {
         let (asker, whose) = (client.clone(), owner.clone());
         let context = &client.context;
         let ahead = client.config.auto_refresh;
-        let tokens =
-            Refreshing::new(&client.credential, &context.clock, &context.fetch, ahead, WAIT, move |current| {
-                let (client, owner) = (asker.clone(), whose.clone());
-                Box::pin(async move { client.fetch(&owner, current.as_deref()).await })
-            });
+        let tokens = Refreshing::new(&client.credential, &context.clock, &context.fetch, ahead, WAIT, move |current| {
+            let (client, owner) = (asker.clone(), whose.clone());
+            Box::pin(async move { client.fetch(&owner, current.as_deref()).await })
+        });
         Arc::new(Self { client: client.clone(), owner, tokens })
     }
 
@@ -119,7 +118,11 @@ impl Subject {
 }
 
 impl Accounts {
-    pub(super) fn new(name: &str, config: &Oauth2Config, context: &super::BuildContext) -> Result<Arc<Self>, Vec<String>> {
+    pub(super) fn new(
+        name: &str,
+        config: &Oauth2Config,
+        context: &super::BuildContext,
+    ) -> Result<Arc<Self>, Vec<String>> {
         let client = Arc::new(Client::new(name, config, context)?);
         let own = Account::new(&client, Owner::default());
         Ok(Arc::new(Self { client, own, others: quick_cache::sync::Cache::new(MAX_OTHERS) }))

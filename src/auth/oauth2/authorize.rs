@@ -105,12 +105,15 @@ impl Client {
 
     fn authorization_form(&self, flow: &Flow, ask: &Ask) -> Form {
         let facts = &flow.facts;
-        let mut form = Form::new("response_type", match flow.response_type {
-            None => "code",
-            Some(ResponseType::Token) => "token",
-            Some(ResponseType::IdToken) => "id_token",
-            Some(ResponseType::IdTokenToken) => "id_token token",
-        });
+        let mut form = Form::new(
+            "response_type",
+            match flow.response_type {
+                None => "code",
+                Some(ResponseType::Token) => "token",
+                Some(ResponseType::IdToken) => "id_token",
+                Some(ResponseType::IdTokenToken) => "id_token token",
+            },
+        );
         form.add("client_id", &facts.identity.id);
         form.add_some("redirect_uri", flow.redirect_uri.as_deref());
         form.add_some("scope", facts.scope.as_deref());
@@ -140,8 +143,7 @@ impl Client {
         params: &[ReadParam],
     ) -> Result<Url, AuthError> {
         let facts = &flow.facts;
-        let demanded =
-            facts.metadata.as_ref().is_some_and(|metadata| metadata.require_pushed_authorization_requests);
+        let demanded = facts.metadata.as_ref().is_some_and(|metadata| metadata.require_pushed_authorization_requests);
         let mut url = auth_url;
         if self.config.par_url.is_some() || demanded {
             let request_uri = self.push(flow, form, params).await?;
@@ -173,7 +175,9 @@ impl Client {
                     .as_ref()
                     .is_some_and(|metadata| metadata.authorization_response_iss_parameter_supported) =>
             {
-                return Err(self.login_failed("the answer names no issuer, though this server says that it always does"));
+                return Err(
+                    self.login_failed("the answer names no issuer, though this server says that it always does")
+                );
             }
             _ => {}
         }
@@ -202,7 +206,9 @@ impl Answer for Flow {
     }
 
     fn is_ours(&self, params: &Params) -> bool {
-        params.get("state").is_some_and(|state| constant_time_eq(state.expose().as_bytes(), self.state.expose().as_bytes()))
+        params
+            .get("state")
+            .is_some_and(|state| constant_time_eq(state.expose().as_bytes(), self.state.expose().as_bytes()))
     }
 
     fn finish(self: Box<Self>, params: Params) -> BoxFuture<'static, Result<(), AuthError>> {
@@ -237,11 +243,7 @@ impl Flow {
             return Err(client.login_failed("the answer holds neither a code nor an error"));
         };
         client.context.sources.learn(code);
-        let ask = TokenAsk::Code {
-            code,
-            redirect_uri: self.redirect_uri.as_deref(),
-            verifier: self.verifier.as_ref(),
-        };
+        let ask = TokenAsk::Code { code, redirect_uri: self.redirect_uri.as_deref(), verifier: self.verifier.as_ref() };
         let sent = client.context.clock.now();
         let tokens = client.ask(&self.facts, &ask, self.key.as_ref()).await;
         Ok((tokens.map_err(|failure| client.explain(failure, &self.facts, &ask))?, sent))

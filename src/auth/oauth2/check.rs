@@ -39,10 +39,7 @@ impl Oauth2Config {
             self.token_url.is_none() && no_issuer && !implicit && !account,
             "`token_url` is missing, or `issuer` to discover it",
         );
-        need(
-            self.client_id.is_none() && self.grant != Some(Grant::JwtBearer),
-            "`client_id` is missing",
-        );
+        need(self.client_id.is_none() && self.grant != Some(Grant::JwtBearer), "`client_id` is missing");
         match self.grant {
             Some(Grant::AuthorizationCode | Grant::Implicit) => {
                 need(self.auth_url.is_none() && no_issuer, "`auth_url` is missing, or `issuer` to discover it");
@@ -104,7 +101,8 @@ impl Oauth2Config {
         let secret =
             matches!(self.client_auth, Some(ClientAuth::Basic | ClientAuth::Body | ClientAuth::ClientSecretJwt));
         need(secret && self.client_secret.is_none(), "`client_auth` needs a `client_secret`");
-        let no_secret = matches!(self.client_auth, Some(ClientAuth::None | ClientAuth::PrivateKeyJwt | ClientAuth::Tls));
+        let no_secret =
+            matches!(self.client_auth, Some(ClientAuth::None | ClientAuth::PrivateKeyJwt | ClientAuth::Tls));
         need(
             no_secret && self.client_secret.is_some(),
             "this `client_auth` does not send the `client_secret`; remove one of the two",
@@ -202,6 +200,5 @@ impl Oauth2Config {
 
 /// RFC 7636 section 4.1.
 pub(super) fn is_verifier(text: &str) -> bool {
-    (43..=128).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    (43..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
 }

@@ -119,8 +119,8 @@ impl Client {
             (None, None) => return Err(self.missing(&format!("`{owner}` has no key"))),
         };
         let text = self.read(&text).await?;
-        let key = signing_key(config.alg.as_deref(), &text)
-            .map_err(|why| self.missing(&format!("`{owner}`: {why}")))?;
+        let key =
+            signing_key(config.alg.as_deref(), &text).map_err(|why| self.missing(&format!("`{owner}`: {why}")))?;
         let mut header = Map::new();
         if let Some(kid) = config.kid.as_deref().or(key.id()) {
             header.insert("kid".to_owned(), kid.into());
@@ -136,7 +136,10 @@ impl Client {
 pub(super) fn signing_key(algorithm: Option<&str>, text: &Secret) -> Result<SigningKey, String> {
     if let Some(name) = algorithm {
         let algorithm = Algorithm::parse(name).ok_or_else(|| {
-            format!("`{}` is not an algorithm; there are RS256, PS256, ES256, EdDSA and their like", name.escape_debug())
+            format!(
+                "`{}` is not an algorithm; there are RS256, PS256, ES256, EdDSA and their like",
+                name.escape_debug()
+            )
         })?;
         return SigningKey::from_text(algorithm, text.expose()).map_err(|error| error.to_string());
     }

@@ -11,13 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::{
-    client::Client,
-    client_auth::seconds,
-    config::Dpop,
-    record::Record,
-    request::sensitive,
-};
+use super::{client::Client, client_auth::seconds, config::Dpop, record::Record, request::sensitive};
 use crate::{
     auth::{
         AuthError,
@@ -59,10 +53,8 @@ impl ProofKey {
         let claims = claims(method, &htu(url), nonce, token, seconds(clock.now()), clock.nonce_hex(16));
         let jwk = self.key.public_jwk().ok_or("`dpop` needs a private key, not a secret")?;
         let header = object([("typ", "dpop+jwt".into()), ("alg", Value::Null), ("jwk", jwk.into())]);
-        let proof = self
-            .key
-            .jws(header, Value::Object(claims).to_string().as_bytes())
-            .map_err(|error| error.to_string())?;
+        let proof =
+            self.key.jws(header, Value::Object(claims).to_string().as_bytes()).map_err(|error| error.to_string())?;
         sensitive(proof.expose(), "dpop")
     }
 
@@ -81,8 +73,7 @@ pub(super) fn claims(
     iat: u64,
     jti: String,
 ) -> Map<String, Value> {
-    let mut claims =
-        object([("jti", jti.into()), ("htm", method.into()), ("htu", htu.into()), ("iat", iat.into())]);
+    let mut claims = object([("jti", jti.into()), ("htm", method.into()), ("htu", htu.into()), ("iat", iat.into())]);
     if let Some(token) = token {
         claims.insert("ath".to_owned(), ath(token.expose()).into());
     }

@@ -33,7 +33,8 @@ impl Client {
                 let said = refusal.description.as_ref().map_or_else(String::new, |text| format!(" ({text})"));
                 let status = refusal.status;
                 let sent = sent(facts, ask);
-                let why = format!("{at} refused with `{}`{said}. {advice} Sent: {sent}; answered {status}.", refusal.code);
+                let why =
+                    format!("{at} refused with `{}`{said}. {advice} Sent: {sent}; answered {status}.", refusal.code);
                 let mut error = self.endpoint_error(&why, None);
                 if refusal.code == "invalid_grant" {
                     error.kind = AuthErrorKind::Rejected;
@@ -50,9 +51,8 @@ impl Client {
         let error = match failure {
             Failure::Unsent(error) => error,
             Failure::Passing { why, retry_after } => self.endpoint_error(&format!("{at}: {why}"), Some(retry_after)),
-            Failure::Rubbish(why) => {
-                self.endpoint_error(&format!("{at}: {}; check `{key}`", why.replace("token endpoint", "endpoint")), None)
-            }
+            Failure::Rubbish(why) => self
+                .endpoint_error(&format!("{at}: {}; check `{key}`", why.replace("token endpoint", "endpoint")), None),
             Failure::Refused(refusal) => {
                 let advice = advice(&self.config, &refusal, facts, None);
                 let said = refusal.description.as_ref().map_or_else(String::new, |text| format!(" ({text})"));
@@ -88,7 +88,8 @@ impl Client {
         let param = |name: &str| said.and_then(|challenge| challenge.param(name));
         let mut why = Vec::new();
         if let Some(error) = param("error") {
-            let more = param("error_description").map_or_else(String::new, |text| format!(" ({})", super::answer::plain(&text)));
+            let more = param("error_description")
+                .map_or_else(String::new, |text| format!(" ({})", super::answer::plain(&text)));
             why.push(format!("the server says `{}`{more}", super::answer::plain(&error)));
         }
         let claims = jwt::claims(token);
@@ -102,7 +103,8 @@ impl Client {
         }
         let audience = jwt::texts(claim("aud"));
         let named = said.and_then(|challenge| challenge.param("resource_metadata").or(challenge.param("realm")));
-        let wrong_audience = param("error_description").is_some_and(|text| text.to_ascii_lowercase().contains("audience"));
+        let wrong_audience =
+            param("error_description").is_some_and(|text| text.to_ascii_lowercase().contains("audience"));
         if !audience.is_empty() {
             let hint = match (&named, wrong_audience) {
                 (_, true) => "; the API wants another one: set `audience` or `resource`",
@@ -173,9 +175,11 @@ pub(super) fn advice(config: &Oauth2Config, refusal: &Refusal, facts: &Facts, as
                 .to_owned()
         }
         "use_dpop_nonce" => "The server asks for a nonce in the proof, and for another one each time.".to_owned(),
-        "access_denied" => "The person or a policy of the server said no. Servers that issue tokens per API say so too \
+        "access_denied" => {
+            "The person or a policy of the server said no. Servers that issue tokens per API say so too \
                             when `audience` is missing."
-            .to_owned(),
+                .to_owned()
+        }
         "login_required" | "interaction_required" | "consent_required" => {
             "The server wants to talk to the person: take `prompt: none` out of `auth_params`.".to_owned()
         }
@@ -194,7 +198,9 @@ fn from_description(description: &str, ask: Option<&Ask<'_>>) -> Option<String> 
         return Some(format!("Register {uri} at the server, exactly so, or set `redirect_uri` to what is registered."));
     }
     if says("cross-origin") || says("single-page application") {
-        return Some("The server knows the client as a single-page application: set `origin` to its origin.".to_owned());
+        return Some(
+            "The server knows the client as a single-page application: set `origin` to its origin.".to_owned(),
+        );
     }
     if says("audience") {
         return Some("Set `audience` to the identifier of the API.".to_owned());

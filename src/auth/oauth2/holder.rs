@@ -114,9 +114,11 @@ impl Holder for Tokens {
             self.forget(client).await?;
             match revoked? {
                 true => Ok("revoked at the server and forgotten".to_owned()),
-                false => Ok("forgotten here; the server has no endpoint for revocation (set `revoke_url` if it has), so \
+                false => {
+                    Ok("forgotten here; the server has no endpoint for revocation (set `revoke_url` if it has), so \
                              the tokens end by themselves"
-                    .to_owned()),
+                        .to_owned())
+                }
             }
         })
     }
@@ -188,8 +190,7 @@ impl Client {
         holding.issued = rfc3339(record.issued);
         holding.expires = record.expires.and_then(rfc3339);
         let seconds = i64::try_from(super::client_auth::seconds(now)).unwrap_or(i64::MAX);
-        holding.expires_in =
-            record.expires.map(|end| i64::try_from(end).unwrap_or(i64::MAX).saturating_sub(seconds));
+        holding.expires_in = record.expires.map(|end| i64::try_from(end).unwrap_or(i64::MAX).saturating_sub(seconds));
         if let Some((header, claims)) = record.access.as_ref().and_then(jwt::decode) {
             holding.audience = jwt::texts(claims.get("aud")).into_iter().map(str::to_owned).collect();
             let claimed = jwt::texts(claims.get("scope").or(claims.get("scp"))).join(" ");
@@ -198,8 +199,11 @@ impl Client {
         }
         holding.scope = holding.scope.or_else(|| record.scope.clone()).or_else(|| facts.scope.clone());
         holding.id_claims = record.id.as_ref().and_then(jwt::claims).unwrap_or_default();
-        holding.bound_to =
-            record.key.as_ref().and_then(|pem| super::dpop::ProofKey::from_pem(pem).ok()).and_then(|key| key.thumbprint());
+        holding.bound_to = record
+            .key
+            .as_ref()
+            .and_then(|pem| super::dpop::ProofKey::from_pem(pem).ok())
+            .and_then(|key| key.thumbprint());
         if record.spent {
             holding.notes.push("the server has refused the refresh token".to_owned());
         }

@@ -222,7 +222,8 @@ impl Client {
             Err(Failure::Refused(refusal)) if refusal.code == "invalid_grant" && self.subject_text().is_some() => {
                 let Some(text) = self.subject_text() else { return Err(self.missing("`subject` is missing")) };
                 let old = self.subject().await?;
-                let again = self.context.sources.read_again(text, Some(&old)).await.map_err(|error| self.named(error))?;
+                let again =
+                    self.context.sources.read_again(text, Some(&old)).await.map_err(|error| self.named(error))?;
                 if again == old {
                     return Err(self.explain(Failure::Refused(refusal), facts, &ask));
                 }
@@ -369,8 +370,7 @@ impl Client {
     }
 
     pub(super) fn login_needed(&self) -> AuthError {
-        let message =
-            format!("credential `{}` needs a login: run `countersign login {0}`", self.credential);
+        let message = format!("credential `{}` needs a login: run `countersign login {0}`", self.credential);
         AuthError::new(AuthErrorKind::LoginNeeded, message)
     }
 

@@ -37,11 +37,11 @@ use http::request::Parts;
 use url::Url;
 
 pub use self::accounts::SharedTokens;
+pub use self::config::Oauth2Config;
 use self::{
     accounts::{Accounts, AnyLogin, Incoming, Subject},
     keep::Token,
 };
-pub use self::config::Oauth2Config;
 use super::{
     AuthError, AuthErrorKind, AuthScheme, Build, BuildContext, api_key,
     bearer::Bearer,
@@ -241,8 +241,7 @@ fn judge(reply: &Reply<'_>, challenges: &[Challenge], fresh_nonce: bool, attempt
         return Verdict::Deliver;
     }
     let ours = |challenge: &&Challenge| challenge.is("bearer") || challenge.is("dpop");
-    let errors: Vec<&str> =
-        challenges.iter().filter(ours).filter_map(|challenge| challenge.param("error")).collect();
+    let errors: Vec<&str> = challenges.iter().filter(ours).filter_map(|challenge| challenge.param("error")).collect();
     if fresh_nonce && attempt < 2 && errors.contains(&"use_dpop_nonce") {
         return Verdict::Retry;
     }

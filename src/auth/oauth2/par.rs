@@ -29,8 +29,7 @@ impl Client {
             let response = self.send(request, &url).await?;
             let news = self.nonces.learn(&url, response.headers());
             match answer::object(&response, self.context.clock.now()) {
-                Err(answer::Failure::Refused(refusal))
-                    if refusal.code == "use_dpop_nonce" && news && attempt == 0 => {}
+                Err(answer::Failure::Refused(refusal)) if refusal.code == "use_dpop_nonce" && news && attempt == 0 => {}
                 Err(failure) => return Err(self.explain_endpoint(failure, facts, &url, "par_url")),
                 Ok(members) => {
                     let uri = members.get("request_uri").and_then(|uri| uri.as_str());
