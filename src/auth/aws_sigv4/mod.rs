@@ -334,8 +334,8 @@ impl AwsSigv4 {
         let text = sign::string_to_sign(signer.algorithm(), stamp, &scope, &canonical.text);
         let signature = signer.sign(text.as_bytes())?;
         let readable = out.watched().then(|| String::from_utf8_lossy(&canonical.text).into_owned());
-        out.canonical("aws_sigv4", "canonical request", || readable.clone().unwrap_or_default());
-        out.canonical("aws_sigv4", "string to sign", || text.clone());
+        out.canonical("aws_sigv4", "canonical_request", || readable.clone().unwrap_or_default());
+        out.canonical("aws_sigv4", "string_to_sign", || text.clone());
         let late_token = keys.session_token.as_ref().filter(|_| self.config.omit_session_token);
         match self.placement {
             Placement::Header => {

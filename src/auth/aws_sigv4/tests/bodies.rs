@@ -39,7 +39,7 @@ fn put(uri: &str, headers: &[(&str, &str)], length: usize) -> Parts {
 /// The word in place of the hash, or `hash`.
 fn word(left: &Left, body: &[u8]) -> String {
     let payload = left.header("x-amz-content-sha256");
-    let signed = left.canonical("canonical request").rsplit_once('\n').unwrap().1;
+    let signed = left.canonical("canonical_request").rsplit_once('\n').unwrap().1;
     assert!(payload.is_empty() || payload == signed);
     if signed == sha256_hex(body) { "hash".to_owned() } else { signed.to_owned() }
 }

@@ -123,8 +123,8 @@ fn the_official_suite() {
             let (keys, head, now) = suite_case(given, "sigv4", add_to);
             let token = text(&keys["session_token"]).to_owned();
             let left = Talk::new(keys, now).send(head, text(&given["body"]).as_bytes()).unwrap();
-            assert_eq!(left.canonical("canonical request"), text(&expected["canonical_request"]), "{id} {add_to}");
-            assert_eq!(left.canonical("string to sign"), text(&expected["string_to_sign"]), "{id} {add_to}");
+            assert_eq!(left.canonical("canonical_request"), text(&expected["canonical_request"]), "{id} {add_to}");
+            assert_eq!(left.canonical("string_to_sign"), text(&expected["string_to_sign"]), "{id} {add_to}");
             if add_to == "header" {
                 assert_eq!(left.header("authorization"), text(&expected["authorization"]), "{id}");
                 assert_eq!(left.header("x-amz-security-token"), token, "{id}");
@@ -155,8 +155,8 @@ fn the_official_suite_of_the_asymmetric_algorithm() {
             let (keys, head, now) = suite_case(given, "sigv4a", add_to);
             let pair = AsymmetricKey::derive(&super::vectors::keys(&keys)).unwrap();
             let left = Talk::new(keys, now).send(head, b"").unwrap();
-            assert_eq!(left.canonical("canonical request"), text(&expected["canonical_request"]), "{id} {add_to}");
-            let signed = left.canonical("string to sign").to_owned();
+            assert_eq!(left.canonical("canonical_request"), text(&expected["canonical_request"]), "{id} {add_to}");
+            let signed = left.canonical("string_to_sign").to_owned();
             assert_eq!(signed, text(&expected["string_to_sign"]), "{id} {add_to}");
             assert!(asymmetric::tests::verifies(&pair, &signed, text(&expected["example_signature_der_hex"])));
             let query = left.head.uri.query().unwrap_or_default().to_owned();
@@ -225,7 +225,7 @@ fn the_examples_of_the_documentation() {
             other => panic!("{other} has no test"),
         }
         .unwrap();
-        assert_eq!(left.canonical("canonical request"), text(&out["canonical_request"]), "{id}");
+        assert_eq!(left.canonical("canonical_request"), text(&out["canonical_request"]), "{id}");
         if let Some(authorization) = out["authorization"].as_str() {
             assert_eq!(left.header("authorization"), authorization, "{id}");
         }
