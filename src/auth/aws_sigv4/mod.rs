@@ -336,7 +336,7 @@ impl AwsSigv4 {
         let readable = out.watched().then(|| String::from_utf8_lossy(&canonical.text).into_owned());
         out.canonical("aws_sigv4", "canonical_request", || readable.clone().unwrap_or_default());
         out.canonical("aws_sigv4", "string_to_sign", || text.clone());
-        let late_token = keys.session_token.as_ref().filter(|_| self.config.omit_session_token);
+        let late_token = keys.session_token.as_ref().filter(|_| self.omits_token(site));
         match self.placement {
             Placement::Header => {
                 let algorithm = signer.algorithm();
@@ -382,7 +382,7 @@ impl AwsSigv4 {
         stamp: &Stamp,
         scope: &Scope,
     ) -> Result<(), AuthError> {
-        let token = keys.session_token.as_ref().filter(|_| !self.config.omit_session_token);
+        let token = keys.session_token.as_ref().filter(|_| !self.omits_token(site));
         if self.placement == Placement::Header {
             out.set_header(DATE, self.value("date", stamp.as_str())?);
             if let Some(token) = token {
@@ -409,6 +409,11 @@ impl AwsSigv4 {
             out.append_query("X-Amz-Security-Token", token.expose())?;
         }
         Ok(())
+    }
+
+    /// True if the token is added after signing.
+    fn omits_token(&self, site: &Site) -> bool {
+        self.config.omit_session_token.unwrap_or(site.service == "iotdevicegateway")
     }
 
     fn path_rules(&self, out: &Outgoing<'_>, site: &Site) -> PathRules {
@@ -469,7 +474,12 @@ impl AwsSigv4 {
     fn learn_region(&self, reply: &Reply<'_>, complaint: &Complaint, used: &Used, tried: &mut Tried) -> Option<String> {
         let (region, bucket) = (complaint.region.as_ref()?, used.bucket.as_ref()?);
         let redirects = matches!(reply.status, StatusCode::MOVED_PERMANENTLY | StatusCode::BAD_REQUEST);
-        if !redirects || used.asymmetric || *region == used.region || std::mem::replace(&mut tried.region, true) {
+        if !redirects || used.asymmetric || *region == used.region {
+            return None;
+        }
+        if std::mem::replace(&mut tried.region, true) {
+            // That was no good advice: the bucket wants another host, not another scope.
+            self.learnt.forget_region(bucket);
             return None;
         }
         self.learnt.set_region(bucket.clone(), region);

@@ -91,6 +91,16 @@ fn the_hash_that_a_client_gives_saves_reading_the_body() {
     assert_eq!(word(&left, b"abc"), "hash");
 }
 
+#[test]
+fn a_stream_of_signed_events_is_refused_before_it_is_read() {
+    let uri = "https://transcribestreaming.eu-west-1.amazonaws.com/";
+    let head = request("POST", uri, &[("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-EVENTS")]);
+    let mut talk = talk(json!({}));
+    let error = talk.send(head.clone(), b"...").err().unwrap();
+    assert!(error.kind == AuthErrorKind::Rejected && error.message.contains("existing: keep"), "{error}");
+    assert_eq!(talk.scheme.body_use_in(&head, &talk.round), BodyUse::Pass);
+}
+
 /// A body as an SDK frames it, with signatures of another key.
 fn sdk_body(chunks: &[&[u8]], trailer: &str) -> Vec<u8> {
     let mut body = Vec::new();

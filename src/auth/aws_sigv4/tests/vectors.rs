@@ -12,7 +12,7 @@ use crate::{
         canonical::{Canonical, EMPTY_SHA256, PathRules, Placement, hex},
         chunked::{Chain, Encoder, encoded_len},
         keys::Keys,
-        sign::{self, Scope, Signer, SigningKey, Stamp},
+        sign::{self, Scope, Signer, SigningKey, SigningKeys, Stamp},
     },
     secret::Secret,
 };
@@ -45,6 +45,31 @@ fn times_are_written_as_they_are_signed() {
     let stamp = Stamp::of(UNIX_EPOCH + Duration::from_millis(1_440_938_160_999));
     assert_eq!((stamp.as_str(), stamp.day()), ("20150830T123600Z", "20150830"));
     assert_eq!(at(stamp.as_str()), UNIX_EPOCH + Duration::from_secs(1_440_938_160));
+}
+
+#[test]
+fn signing_keys_are_kept_for_one_secret_and_one_day() {
+    let all = SigningKeys::default();
+    let secret = |text: &str| Keys {
+        access_key: "AKIDEXAMPLE".into(),
+        secret_key: Secret::new(text),
+        session_token: None,
+        expires_at: None,
+    };
+    let sign = |secret: &Keys, generation, day: &str, region: &str| {
+        all.symmetric(secret, generation, day, region, "s3").sign(b"x").unwrap()
+    };
+    let (one, two) = (secret("one"), secret("two"));
+    let first = sign(&one, 1, "20240102", "a");
+    assert_eq!(sign(&one, 1, "20240102", "a"), first);
+    let others = [sign(&one, 1, "20240102", "b"), sign(&one, 1, "20240103", "a"), sign(&two, 2, "20240102", "a")];
+    assert!(others.iter().all(|other| *other != first));
+    let pair = |secret: &Keys, generation| match all.asymmetric(secret, generation).unwrap() {
+        Signer::Asymmetric(key) => key,
+        Signer::Symmetric(_) => unreachable!(),
+    };
+    let key = pair(&two, 2);
+    assert!(std::sync::Arc::ptr_eq(&key, &pair(&two, 2)) && !std::sync::Arc::ptr_eq(&key, &pair(&one, 3)));
 }
 
 #[test]
