@@ -24,3 +24,4 @@ mod schemes;
 mod streams;
 mod strict;
 mod threats;
+mod traffic;
