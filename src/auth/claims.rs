@@ -55,9 +55,8 @@ impl Claims {
                     return Ok(Map::new());
                 }
                 // The message of the parser quotes nothing but the place.
-                serde_json::from_str(text).map_err(|error| {
-                    format!("is not valid JSON (line {}, column {})", error.line(), error.column())
-                })?
+                serde_json::from_str(text)
+                    .map_err(|error| format!("is not valid JSON (line {}, column {})", error.line(), error.column()))?
             }
             claim => claim.fill(values),
         };
@@ -192,7 +191,8 @@ mod tests {
     fn filled(claims: &Claims) -> Result<String, String> {
         let mut texts = Vec::new();
         claims.0.texts(&mut texts);
-        let values: Vec<Secret> = texts.iter().map(|text| Secret::new(text.as_literal().unwrap_or("?".into()))).collect();
+        let values: Vec<Secret> =
+            texts.iter().map(|text| Secret::new(text.as_literal().unwrap_or("?".into()))).collect();
         claims.fill(&mut values.iter()).map(|object| Value::Object(object).to_string())
     }
 
@@ -214,7 +214,8 @@ mod tests {
     #[test]
     fn yaml_reads_alike() {
         let text = "claims: {sub: '1', n: 5, on: true, t: '${env:X}', list: [a, 2], zip: '007', id: 007, f: 1.5}\n";
-        let found = crate::config::yaml::parse_for_test(text);
+        let file: std::sync::Arc<std::path::Path> = std::path::Path::new("x.yaml").into();
+        let found = crate::config::yaml::parse(&file, text).root.unwrap();
         let claims: Claims = crate::config::read::from_node(found.get("claims").unwrap()).unwrap();
         assert_eq!(
             filled(&claims).unwrap(),
@@ -231,7 +232,8 @@ mod tests {
 
     #[test]
     fn other_things_are_refused_without_repeating_them() {
-        for (text, said) in [("[\"CANARY\"]", "JSON object"), ("{\"CANARY\":", "line 1"), ("\"CANARY\"", "JSON object")] {
+        for (text, said) in [("[\"CANARY\"]", "JSON object"), ("{\"CANARY\":", "line 1"), ("\"CANARY\"", "JSON object")]
+        {
             let error = filled(&read(text.into())).unwrap_err();
             assert!(error.contains(said) && !error.contains("CANARY"), "{error}");
         }

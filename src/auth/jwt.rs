@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    AuthError, AuthScheme, Build, BuildContext, api_key,
+    AuthError, AuthScheme, Build, BuildContext,
     claims::Claims,
     held::{Field, Held, header_value, not_ready},
     jose::{Algorithm, SigningKey, lenient_base64},
@@ -129,11 +129,8 @@ impl JwtConfig {
     /// The text that holds the key.
     fn key(&self) -> Result<&Text, String> {
         let name = self.algorithm.as_str();
-        let (key, text) = if self.algorithm.is_symmetric() {
-            ("secret", &self.secret)
-        } else {
-            ("private_key", &self.private_key)
-        };
+        let (key, text) =
+            if self.algorithm.is_symmetric() { ("secret", &self.secret) } else { ("private_key", &self.private_key) };
         text.as_ref().filter(|text| !text.is_empty()).ok_or_else(|| format!("{name} needs `{key}`"))
     }
 
@@ -142,7 +139,8 @@ impl JwtConfig {
             return SigningKey::from_text(self.algorithm, text).map_err(|error| format!("`private_key`: {error}"));
         }
         let key = if self.secret_base64 {
-            let secret = lenient_base64(text).ok_or("`secret` is not valid base64, which `secret_base64: true` says")?;
+            let secret =
+                lenient_base64(text).ok_or("`secret` is not valid base64, which `secret_base64: true` says")?;
             SigningKey::from_secret(self.algorithm, &secret)
         } else {
             SigningKey::from_secret(self.algorithm, text.as_bytes())
@@ -156,7 +154,11 @@ impl JwtConfig {
             Some(lifetime) if lifetime >= 120 && !self.set_jti => Duration::from_secs((lifetime / 2).min(300)),
             _ => Duration::ZERO,
         };
-        Recipe { key, header, payload, set_iat: self.set_iat, lifetime, set_jti: self.set_jti, reuse }
+        let mut notes = Vec::new();
+        if key.is_short() {
+            notes.push(format!("jwt: {SHORT}"));
+        }
+        Recipe { key, header, payload, set_iat: self.set_iat, lifetime, set_jti: self.set_jti, reuse, notes }
     }
 }
 
@@ -171,6 +173,8 @@ pub(super) struct Recipe {
     pub(super) set_jti: bool,
     /// How long a token is used again; zero for a new one each time.
     pub(super) reuse: Duration,
+    /// Remarks for a person.
+    pub(super) notes: Vec<String>,
 }
 
 impl Recipe {
@@ -267,9 +271,7 @@ impl Jwt {
         let recipe = &entry.value;
         if let Some(last) = self.last.load_full()
             && last.stamp == entry.stamp
-            && last.signed.is_none_or(|signed| {
-                now.duration_since(signed).is_ok_and(|age| age < recipe.reuse)
-            })
+            && last.signed.is_none_or(|signed| now.duration_since(signed).is_ok_and(|age| age < recipe.reuse))
         {
             return Ok((last, true));
         }
@@ -291,21 +293,16 @@ impl Jwt {
     }
 
     fn explain(&self, out: &mut Outgoing<'_>, token: &Token) {
-        let mut parts = token.token.expose().split('.').map(|part| {
-            String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(part).unwrap_or_default()).unwrap_or_default()
-        });
+        let mut parts =
+            token.token.expose().split('.').map(|part| {
+                String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(part).unwrap_or_default()).unwrap_or_default()
+            });
         for label in ["header", "claims"] {
             let part = parts.next().unwrap_or_default();
             out.canonical(self.scheme, label, || part);
         }
-        if self.recipe.current().as_ref().is_some_and(|entry| entry.value.key.is_short()) {
-            out.note(|| {
-                format!(
-                    "the secret of `{}` is shorter than the hash, which RFC 7518 section 3.2 does not allow; it can be \
-                     guessed from a token",
-                    self.credential
-                )
-            });
+        for note in self.recipe.current().iter().flat_map(|entry| &entry.value.notes) {
+            out.note(|| note.clone());
         }
     }
 }
@@ -410,6 +407,7 @@ impl AuthScheme for Jwt {
     }
 }
 
+const SHORT: &str = "the secret is shorter than the hash, against RFC 7518 section 3.2; it can be guessed from a token";
 /// A difference of clocks that explains no refusal.
 const CLOSE: Duration = Duration::from_secs(1);
 /// One that another request must have found out about, since no exchange takes that long.

@@ -12,10 +12,6 @@ pub(super) struct Consumer {
     pub(super) key: String,
     /// Shared secret; empty with RSA.
     pub(super) secret: Secret,
-    /// `oauth_callback`, empty if there is none.
-    pub(super) callback: String,
-    /// `oauth_verifier`, empty if there is none.
-    pub(super) verifier: Secret,
     /// Set for the RSA methods.
     pub(super) private_key: Option<Key>,
 }
@@ -42,6 +38,10 @@ pub(super) struct Message<'a> {
     pub(super) content: Option<&'a [u8]>,
     pub(super) timestamp: &'a str,
     pub(super) nonce: &'a str,
+    /// Empty if there is none.
+    pub(super) callback: &'a str,
+    /// Empty if there is none.
+    pub(super) verifier: &'a str,
 }
 
 /// A signed request.
@@ -78,27 +78,14 @@ impl Consumer {
         ];
         parameters.retain(|(_, value)| config.sign_empty_params || !value.is_empty());
         // Extensions: servers that do not know them may choke on an empty one.
-        let hash = self.body_hash(config, message).unwrap_or_default();
-        let verifier = self.verifier.expose().to_owned();
-        let extensions =
-            [("oauth_body_hash", hash), ("oauth_callback", self.callback.clone()), ("oauth_verifier", verifier)];
+        let hash = body_hash_of(config, message).unwrap_or_default();
+        let extensions = [
+            ("oauth_body_hash", hash),
+            ("oauth_callback", message.callback.to_owned()),
+            ("oauth_verifier", message.verifier.to_owned()),
+        ];
         parameters.extend(extensions.into_iter().filter(|(_, value)| !value.is_empty()));
         parameters
-    }
-
-    /// Not for forms, whose pairs are signed anyway, nor for requests for tokens (draft section 3.1).
-    fn body_hash(&self, config: &Oauth1Config, message: &Message<'_>) -> Option<String> {
-        let hashes = config.include_body_hash
-            && message.form.is_none()
-            && self.callback.is_empty()
-            && self.verifier.is_empty();
-        let hash = match config.body_hash_algorithm {
-            BodyHash::Auto => config.signature_method.hash()?,
-            BodyHash::Sha1 => &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
-            BodyHash::Sha256 => &aws_lc_rs::digest::SHA256,
-            BodyHash::Sha512 => &aws_lc_rs::digest::SHA512,
-        };
-        hashes.then(|| body_hash(hash, message.content.unwrap_or_default()))
     }
 }
 
@@ -142,6 +129,21 @@ impl AddTo {
             fixed => fixed,
         }
     }
+}
+
+/// Not for forms, whose pairs are signed anyway, nor for requests for tokens (draft section 3.1).
+fn body_hash_of(config: &Oauth1Config, message: &Message<'_>) -> Option<String> {
+    let hashes = config.include_body_hash
+        && message.form.is_none()
+        && message.callback.is_empty()
+        && message.verifier.is_empty();
+    let hash = match config.body_hash_algorithm {
+        BodyHash::Auto => config.signature_method.hash()?,
+        BodyHash::Sha1 => &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
+        BodyHash::Sha256 => &aws_lc_rs::digest::SHA256,
+        BodyHash::Sha512 => &aws_lc_rs::digest::SHA512,
+    };
+    hashes.then(|| body_hash(hash, message.content.unwrap_or_default()))
 }
 
 /// True for the names that belong to the protocol; what a client says there is not part of its request.

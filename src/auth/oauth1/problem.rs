@@ -17,12 +17,12 @@ pub(super) enum Problem {
 
 impl Problem {
     /// Reads the challenges, then the body as far as it is there.
-    pub(super) fn of(challenges: &[Challenge], body: Option<&[u8]>) -> Option<Self> {
+    pub(super) fn of(challenges: &[Challenge], body: &[u8]) -> Option<Self> {
         let challenge = challenges.iter().find(|one| one.is("oauth") && one.param("oauth_problem").is_some());
         if let Some(challenge) = challenge {
             return Self::named(challenge.param("oauth_problem")?, challenge.param("oauth_acceptable_timestamps"));
         }
-        let said: Vec<_> = pairs(body?.trim_ascii()).collect();
+        let said: Vec<_> = pairs(body.trim_ascii()).collect();
         let param = |name: &str| {
             let (_, value) = said.iter().find(|(known, _)| known == name.as_bytes())?;
             std::str::from_utf8(value).ok()
