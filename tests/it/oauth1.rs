@@ -218,7 +218,7 @@ async fn a_request_waits_for_a_person_and_the_token_outlives_the_proxy() {
             .canary(&secret)
             .canary("tsecret")
             .canary("lsecret")
-            .data_dir(data.path())
+            .data_dir(&data.path().join("data"))
     };
     let first = setup().start().await;
     let (client, url) = (Client::new(&first), origin.url("/api"));
