@@ -17,6 +17,7 @@ mod destination;
 mod digest;
 mod harness;
 mod lifecycle;
+mod oauth1;
 mod oauth2;
 mod rotation;
 mod rules;
