@@ -47,6 +47,10 @@ fn samples() -> Vec<(&'static str, Value)> {
             "asap",
             json!({"issuer": "iss", "audience": ["aud"], "key_id": "iss/key", "reuse": true, "private_key": rsa_key()}),
         ),
+        (
+            "aws_sigv4",
+            json!({"access_key": "AKIDEXAMPLE", "secret_key": CANARY, "region": "eu-west-1", "service": "execute-api"}),
+        ),
     ]
 }
 
@@ -124,7 +128,7 @@ async fn nothing_printed_holds_a_secret_and_masking_hears_of_all() {
         let known = known.lock().unwrap();
         let sent = request.headers.get("authorization").and_then(|value| value.to_str().ok());
         if let Some((_, credential)) =
-            sent.and_then(|sent| sent.split_once(' ')).filter(|_| !SIGNED.contains(&type_name))
+            sent.and_then(|sent| sent.split_once(' ')).filter(|_| !SIGNED.contains(&type_name) && !scheme.signs())
         {
             assert!(known.iter().any(|known| known == credential), "{type_name}: {credential}");
         }

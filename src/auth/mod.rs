@@ -5,6 +5,7 @@
 
 pub mod api_key;
 pub mod asap;
+pub mod aws_sigv4;
 pub mod basic;
 pub mod bearer;
 pub mod challenge;
@@ -144,6 +145,8 @@ schemes! {
     "basic" => Basic(basic::BasicConfig),
     /// `digest`: challenge and response.
     "digest" => Digest(digest::DigestConfig),
+    /// `aws_sigv4`: AWS Signature Version 4 and 4a.
+    "aws_sigv4" => AwsSigv4(aws_sigv4::AwsSigv4Config),
     /// `cookies`: fixed cookies.
     "cookies" => Cookies(cookies::CookiesConfig),
     /// `mtls`: a client certificate.
@@ -161,7 +164,7 @@ schemes! {
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 7] = ["hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
+pub const LATER_TYPES: [&str; 6] = ["hawk", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {
