@@ -9,11 +9,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use super::{Link, LinkError, Upstream, Want, body::SendBody};
 use crate::{
     auth::{
-        fetch::{Fetch, FetchError, FetchOptions},
+        fetch::{Fetch, FetchError, FetchOptions, METADATA_ADDRESSES},
         scheme::{Hop, Trace},
     },
     console::record::{CURRENT, SendKind, SendRecording},
-    target::Target,
+    target::{Scheme, Target},
     tls::client::TlsPolicy,
 };
 
@@ -23,20 +23,15 @@ impl Fetch for Upstream {
         request: Request<Bytes>,
         options: FetchOptions,
     ) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> {
-        let upstream = self.clone();
-        Box::pin(async move {
-            let kind = SendKind::Token { credential: options.credential.clone() };
-            let recording = CURRENT.try_with(Clone::clone).ok().flatten().map(|current| current.send(kind));
-            let work = exchange(&upstream, request, &options, recording.as_ref());
-            let result = tokio::time::timeout(options.timeout, work).await;
-            let result = result.unwrap_or(Err(FetchError::Timeout(options.timeout)));
-            match (&recording, &result) {
-                (Some(recording), Err(error)) => recording.failed(&error.to_string()),
-                (Some(recording), Ok(_)) => recording.end(),
-                (None, _) => {}
-            }
-            result
-        })
+        recorded(self.clone(), request, options, Way::Usual)
+    }
+
+    fn fetch_metadata(
+        &self,
+        request: Request<Bytes>,
+        options: FetchOptions,
+    ) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> {
+        recorded(self.clone(), request, options, Way::Metadata)
     }
 
     fn detach(&self, work: BoxFuture<'static, ()>) {
@@ -47,10 +42,41 @@ impl Fetch for Upstream {
     }
 }
 
+/// Which connections may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Those for everything else.
+    Usual,
+    /// To a metadata service of this machine: directly.
+    Metadata,
+}
+
+fn recorded(
+    upstream: Upstream,
+    request: Request<Bytes>,
+    options: FetchOptions,
+    way: Way,
+) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> {
+    Box::pin(async move {
+        let kind = SendKind::Token { credential: options.credential.clone() };
+        let recording = CURRENT.try_with(Clone::clone).ok().flatten().map(|current| current.send(kind));
+        let work = exchange(&upstream, request, &options, way, recording.as_ref());
+        let result = tokio::time::timeout(options.timeout, work).await;
+        let result = result.unwrap_or(Err(FetchError::Timeout(options.timeout)));
+        match (&recording, &result) {
+            (Some(recording), Err(error)) => recording.failed(&error.to_string()),
+            (Some(recording), Ok(_)) => recording.end(),
+            (None, _) => {}
+        }
+        result
+    })
+}
+
 async fn exchange(
     upstream: &Upstream,
     request: Request<Bytes>,
     options: &FetchOptions,
+    way: Way,
     recording: Option<&SendRecording>,
 ) -> Result<Response<Bytes>, FetchError> {
     let target = Target::from_uri(request.uri())
@@ -68,11 +94,16 @@ async fn exchange(
             tls: &TlsPolicy::DEFAULT,
             http1_only: false,
             prefer_http1: false,
-            // An endpoint may come out of a document that somebody else wrote, so no address is beyond doubt.
-            named: false,
+            // An endpoint may come out of a document that somebody else wrote, so no address is beyond doubt but the
+            // well-known ones.
+            named: way == Way::Metadata && is_well_known(&target),
             fresh,
         };
-        let mut link = upstream.link(want).await.map_err(|error| cannot_connect(&error))?;
+        let leased = match way {
+            Way::Usual => upstream.link(want).await,
+            Way::Metadata => upstream.direct_link(want).await,
+        };
+        let mut link = leased.map_err(|error| cannot_connect(&error))?;
         record_request(recording, &link, &head, &target, &body);
         let outgoing = Request::from_parts(head.clone(), SendBody::Full(Some(body.clone())));
         match link.send(outgoing).await {
@@ -104,6 +135,13 @@ async fn exchange(
     }
     link.0.release();
     Ok(Response::from_parts(reply, body))
+}
+
+/// True for a metadata service at its own address and port.
+fn is_well_known(target: &Target) -> bool {
+    target.scheme == Scheme::Http
+        && target.is_default_port()
+        && target.host.ip().is_some_and(|ip| METADATA_ADDRESSES.contains(&ip))
 }
 
 fn record_request(

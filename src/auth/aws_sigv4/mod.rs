@@ -5,5 +5,6 @@
 pub mod canonical;
 pub mod keys;
 pub mod sign;
+pub mod sources;
 #[cfg(test)]
 mod tests;
