@@ -17,12 +17,36 @@ pub(super) async fn fetch(argv: &[String]) -> Result<Keys, String> {
         .map_err(|why| format!("what the command `{program}` printed cannot be used: {why}"))
 }
 
-/// The words of a command line as a profile has it, with quotes and backslashes as in a shell, but no shell.
+/// The words of a command line as a profile has it: with quotes and backslashes as in a shell (POSIX.1-2024, Shell
+/// Command Language, section 2.2), and nothing else of a shell. The error begins with a verb.
 pub(super) fn words(line: &str) -> Result<Vec<String>, String> {
-    match shlex::split(line) {
-        Some(words) if words.first().is_some_and(|word| !word.is_empty()) => Ok(words),
-        _ => Err("is empty or has a quote without its end".to_owned()),
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote: Option<char> = None;
+    let mut rest = line.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (quote, c) {
+            (Some(open), c) if c == open => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, c) if c.is_whitespace() => words.extend(word.take()),
+            (Some('"'), '\\') if !rest.peek().is_some_and(|next| "\"\\$`".contains(*next)) => {
+                word.get_or_insert_default().push('\\');
+            }
+            (None | Some('"'), '\\') => {
+                let next = rest.next().ok_or("ends in a backslash")?;
+                word.get_or_insert_default().push(next);
+            }
+            (_, c) => word.get_or_insert_default().push(c),
+        }
     }
+    words.extend(word);
+    if quote.is_some() {
+        return Err("has a quote without its end".to_owned());
+    }
+    if words.first().is_none_or(String::is_empty) { Err("is empty".to_owned()) } else { Ok(words) }
 }
 
 #[cfg(test)]
@@ -31,9 +55,9 @@ mod tests {
 
     #[test]
     fn command_lines_are_split_like_a_shells() {
-        let split = words(r#"/opt/my\ tool --name "a b" 'c"d' "#).unwrap();
-        assert_eq!(split, ["/opt/my tool", "--name", "a b", "c\"d"]);
-        for bad in ["", "  ", "a 'b", "''"] {
+        let split = words(r#"/opt/my\ tool --name "a b"'c"d'	'' "\"\x\\" 'a\b' "#).unwrap();
+        assert_eq!(split, ["/opt/my tool", "--name", "a bc\"d", "", "\"\\x\\", "a\\b"]);
+        for bad in ["", "  ", "a 'b", "''", "a\\", "a \"b"] {
             assert!(words(bad).is_err(), "{bad}");
         }
     }

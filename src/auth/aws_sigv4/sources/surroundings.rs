@@ -2,10 +2,13 @@
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
+/// Gives the value of a variable.
+type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// Environment variables and the home directory, replaceable in tests. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Surroundings {
-    variables: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    variables: Arc<Variables>,
     home: Option<PathBuf>,
 }
 
