@@ -175,3 +175,41 @@ fn describe(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn well_known_is_the_address_itself_at_its_own_port() {
+        let target = |uri: &str| Target::from_uri(&uri.parse().unwrap()).unwrap();
+        for known in [
+            "http://169.254.169.254/latest",
+            "http://[fd00:ec2::254]/",
+            "http://169.254.170.2:80/x",
+            "http://169.254.170.23/",
+            "http://[fd00:ec2::23]/",
+            "http://[::ffff:169.254.169.254]/",
+        ] {
+            assert!(is_well_known(&target(known)), "{known}");
+        }
+        for other in [
+            "https://169.254.169.254/",
+            "http://169.254.169.254:8080/",
+            "http://169.254.169.253/",
+            "http://metadata.test/",
+            "http://127.0.0.1/",
+            "http://[fe80::1]/",
+        ] {
+            assert!(!is_well_known(&target(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn well_known_addresses_are_denied_to_everybody_else() {
+        let denied = crate::config::ProxyConfig::default().deny_addresses;
+        let open: Vec<_> =
+            METADATA_ADDRESSES.iter().filter(|ip| !super::super::address::is_denied(**ip, &denied)).collect();
+        assert_eq!(open, ["fd00:ec2::23".parse::<std::net::IpAddr>().unwrap()].iter().collect::<Vec<_>>());
+    }
+}
