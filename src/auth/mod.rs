@@ -134,6 +134,8 @@ schemes! {
     "basic" => Basic(basic::BasicConfig),
     /// `digest`: challenge and response.
     "digest" => Digest(digest::DigestConfig),
+    /// `aws_sigv4`: AWS Signature Version 4 and 4a.
+    "aws_sigv4" => AwsSigv4(aws_sigv4::AwsSigv4Config),
     /// `cookies`: fixed cookies.
     "cookies" => Cookies(cookies::CookiesConfig),
     /// `mtls`: a client certificate.
@@ -145,8 +147,8 @@ schemes! {
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 10] =
-    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
+pub const LATER_TYPES: [&str; 9] =
+    ["oauth1", "jwt", "asap", "hawk", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

@@ -210,6 +210,11 @@ impl<'a> Outgoing<'a> {
         self.head.headers.insert(name, value);
     }
 
+    /// Takes a header field away: one that is not true any more of the body that leaves.
+    pub fn remove_header(&mut self, name: &HeaderName) {
+        self.head.headers.remove(name);
+    }
+
     /// Appends a query parameter; only the new name and value are percent-encoded, nothing else is touched.
     pub fn append_query(&mut self, name: &str, value: &str) -> Result<(), AuthError> {
         self.head.uri = super::slots::append_query(&self.head.uri, name, value)?;

@@ -73,7 +73,7 @@ pub enum ReadError {
 
 impl RequestBody {
     /// Sets the body up as its scheme needs it; `limit` bounds what is kept. Reads it now for [`BodyUse::Whole`], and
-    /// its beginning for [`BodyUse::Prefix`]. `converses`: it may be one side of a conversation.
+    /// its beginning for [`BodyUse::Prefix`] and [`BodyUse::Most`]. `converses`: it may be one side of a conversation.
     pub async fn new(incoming: Incoming, usage: BodyUse, limit: usize, converses: bool) -> Result<Self, ReadError> {
         let size = incoming.size_hint();
         let mut beginning = None;
@@ -87,6 +87,17 @@ impl RequestBody {
                     let mut kept = Kept::new(incoming, limit);
                     beginning = Some(Box::new(kept.read_ahead(bytes).await?));
                     Kind::Kept(Arc::new(Mutex::new(kept)))
+                }
+                BodyUse::Most => {
+                    let mut kept = Kept::new(incoming, limit);
+                    let (bytes, complete) =
+                        if kept.overflow { Default::default() } else { kept.read_ahead(limit).await? };
+                    if complete && kept.trailers.is_none() {
+                        Kind::Whole(bytes)
+                    } else {
+                        beginning = Some(Box::new((bytes, complete)));
+                        Kind::Kept(Arc::new(Mutex::new(kept)))
+                    }
                 }
                 BodyUse::Whole => Kind::Whole(read_whole(incoming, limit, converses).await?),
             }

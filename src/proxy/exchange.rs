@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     auth::{
-        AuthScheme, challenge,
+        AuthError, AuthScheme, challenge,
         scheme::{
             BodyPlan, BodyUse, Hop, LinkState, MAX_REPLY_PREFIX, Outgoing, Ready, Reply, Round, Trace, Verdict,
             request_target,
@@ -101,7 +101,7 @@ impl Prepared {
     /// The head for one send. A request that is hardly ever sent twice gives its own away and keeps a copy without its
     /// extensions: these hold the letter case of the field names, which is most of what a copy costs.
     fn head_for_send(&mut self) -> request::Parts {
-        if self.auth.as_ref().is_some_and(|auth| auth.body_use(&self.head) != BodyUse::Pass) {
+        if self.auth.as_ref().is_some_and(|auth| auth.body_use_in(&self.head, &self.round) != BodyUse::Pass) {
             return self.head.clone();
         }
         let copy = copy(&self.head);
@@ -228,7 +228,7 @@ impl<'a> Exchange<'a> {
         }
         let mut round = Round { client: self.conn.client_name_shared(), ..Round::new() };
         let auth = make_room(&mut head, self.target, rule.as_deref(), auth, &mut round, self.recording)?;
-        let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use(&head));
+        let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use_in(&head, &round));
         let limit = self.snapshot.settings.limits.body_buffer;
         let reading = RequestBody::new(incoming, usage, limit, hop::is_conversation(&head));
         let body = reading.await.map_err(|error| self.body_error(&error, limit))?;
@@ -287,7 +287,8 @@ impl<'a> Exchange<'a> {
             let (trace, plan) = self.apply(prepared, &mut head, &link, state)?;
             head.version = link.version();
             let record = self.record(&link, &head, trace);
-            let judges = prepared.auth.as_ref().is_some_and(|auth| auth.body_use(&head) != BodyUse::Pass);
+            let round = &prepared.round;
+            let judges = prepared.auth.as_ref().is_some_and(|auth| auth.body_use_in(&head, round) != BodyUse::Pass);
             let sent = judges.then(|| copy(&head));
             let withheld = matches!(plan, BodyPlan::Withheld);
             let gate = self.gate(prepared, &mut head, &link, first && !withheld);
@@ -305,6 +306,9 @@ impl<'a> Exchange<'a> {
                 Err(error) => {
                     if let Some(record) = &record {
                         record.failed(&error.why);
+                    }
+                    if let Some(fault) = error.fault {
+                        return Err(ProxyError::from(fault).closing());
                     }
                     let safe = error.unsent.is_some() || (link.is_reused() && idempotent);
                     if fresh || !safe || !prepared.body.can_resend() {
@@ -437,7 +441,7 @@ impl<'a> Exchange<'a> {
                 }
                 Some(Err(error)) => {
                     let unsent = error.unsent.map(|request| request.into_parts().0.extensions);
-                    return Ok(Err(Failed { why: describe(&error.error), unsent }));
+                    return Ok(Err(Failed { why: describe(&error.error), unsent, fault: fault(&error.error) }));
                 }
                 None if !was_sent => {}
                 None => {
@@ -598,6 +602,19 @@ struct Failed {
     why: String,
     /// Set if not a byte of it reached the connection: what the head brought along besides its fields.
     unsent: Option<Extensions>,
+    /// Set if the credential could not go on with the body.
+    fault: Option<AuthError>,
+}
+
+fn fault(error: &hyper::Error) -> Option<AuthError> {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(fault) = cause.downcast_ref::<AuthError>() {
+            return Some(fault.clone());
+        }
+        source = cause.source();
+    }
+    None
 }
 
 fn recorded(response: Response<Incoming>, record: &SendRecording) -> Response<Incoming> {

@@ -8,10 +8,10 @@ use std::{
 
 use http::HeaderValue;
 
+use super::sources::KeySource;
 use crate::{
     auth::{
-        held::{Held, mask},
-        refreshing::Refreshing,
+        held::Held,
         scheme::{AuthError, Ready},
     },
     secret::Secret,
@@ -55,10 +55,21 @@ impl Keys {
     }
 }
 
+impl Keys {
+    /// The access key cut down for a person to recognise: `AKIA…MPLE`.
+    pub fn shown(&self) -> String {
+        let key = &self.access_key;
+        match (key.get(..4), key.len().checked_sub(4).and_then(|from| key.get(from..))) {
+            (Some(head), Some(tail)) if key.len() >= 16 => format!("{head}…{tail}"),
+            _ => "***".to_owned(),
+        }
+    }
+}
+
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys")
-            .field("access_key", &mask(&self.access_key))
+            .field("access_key", &self.shown())
             .field("secret_key", &self.secret_key)
             .field("session_token", &self.session_token)
             .field("expires_at", &self.expires_at)
@@ -71,8 +82,8 @@ impl fmt::Debug for Keys {
 pub enum Material {
     /// Written in the configuration, perhaps as references; made anew when these change.
     Static(Held<Arc<Keys>>),
-    /// Fetched from elsewhere, and again before they end.
-    Provided(Refreshing<Arc<Keys>>),
+    /// From elsewhere, and again before they end.
+    Sourced(KeySource),
 }
 
 impl Material {
@@ -80,7 +91,7 @@ impl Material {
     pub fn ready(&self, now: SystemTime) -> Ready<'_> {
         match self {
             Self::Static(held) => held.ready(),
-            Self::Provided(refreshing) => refreshing.ready(now),
+            Self::Sourced(source) => source.ready(now),
         }
     }
 
@@ -88,9 +99,7 @@ impl Material {
     pub fn current(&self) -> Option<(Arc<Keys>, u64)> {
         match self {
             Self::Static(held) => held.current().as_ref().map(|entry| (Arc::clone(&entry.value), entry.stamp)),
-            Self::Provided(refreshing) => {
-                refreshing.current().as_ref().map(|current| (Arc::clone(&current.value), current.stamp))
-            }
+            Self::Sourced(source) => source.current(),
         }
     }
 
@@ -101,7 +110,7 @@ impl Material {
     pub async fn renew(&self, stamp: u64) -> Result<bool, AuthError> {
         match self {
             Self::Static(held) => held.renew(stamp).await,
-            Self::Provided(refreshing) => refreshing.reject(stamp).await,
+            Self::Sourced(source) => source.renew(stamp).await,
         }
     }
 
@@ -109,8 +118,21 @@ impl Material {
     pub fn is_renewable(&self) -> bool {
         match self {
             Self::Static(held) => held.is_rereadable(),
-            Self::Provided(_) => true,
+            Self::Sourced(_) => true,
         }
+    }
+
+    /// Where keys from elsewhere came from, for a person.
+    pub fn origin(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Static(_) => None,
+            Self::Sourced(source) => source.origin(),
+        }
+    }
+
+    /// True if the keys are fetched from elsewhere, so that a wrong signature says nothing about them.
+    pub fn is_fetched(&self) -> bool {
+        matches!(self, Self::Sourced(_))
     }
 
     /// After a failure of `ready`: are there older keys that a server may still take?

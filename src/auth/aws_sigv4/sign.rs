@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use time::{OffsetDateTime, macros::format_description};
 
 use super::{
+    asymmetric::{self, AsymmetricKey},
     canonical::{Canonical, PathRules, Placement, hex, is_s3, sha256_hex},
     keys::Keys,
 };
@@ -101,38 +102,94 @@ impl SigningKey {
     }
 }
 
-/// Keeps signing keys for the day they are good for. Deriving one takes four HMACs.
+/// What makes signatures: a key of either algorithm.
+#[derive(Clone, Debug)]
+pub(super) enum Signer {
+    /// `AWS4-HMAC-SHA256`
+    Symmetric(SigningKey),
+    /// `AWS4-ECDSA-P256-SHA256`
+    Asymmetric(Arc<AsymmetricKey>),
+}
+
+impl Signer {
+    /// As it stands in `Authorization`.
+    pub(super) fn algorithm(&self) -> &'static str {
+        match self {
+            Self::Symmetric(_) => ALGORITHM,
+            Self::Asymmetric(_) => asymmetric::ALGORITHM,
+        }
+    }
+
+    /// The signature over `text` in lower-case hexadecimal digits.
+    ///
+    /// # Errors
+    /// The library cannot sign.
+    pub(super) fn sign(&self, text: &[u8]) -> Result<String, AuthError> {
+        match self {
+            Self::Symmetric(key) => Ok(key.sign(text)),
+            Self::Asymmetric(key) => key.sign(text),
+        }
+    }
+
+    /// The length that signatures have where it must not vary.
+    pub(super) fn signature_len(&self) -> usize {
+        match self {
+            Self::Symmetric(_) => 64,
+            Self::Asymmetric(_) => asymmetric::MAX_SIGNATURE,
+        }
+    }
+}
+
+/// Keeps signing keys for the day they are good for. Deriving one takes four HMACs, or some curve arithmetic.
 #[derive(Debug, Default)]
-pub struct SigningKeys(Mutex<Kept>);
+pub(super) struct SigningKeys(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
     /// The generation of the secret that all of them are derived from.
-    stamp: u64,
+    generation: u64,
     day: String,
-    keys: HashMap<(String, String), SigningKey>,
+    symmetric: HashMap<(String, String), SigningKey>,
+    asymmetric: Option<Arc<AsymmetricKey>>,
+}
+
+impl Kept {
+    /// Forgets what belongs to another secret or another day.
+    fn enter(&mut self, generation: u64, day: &str) {
+        if self.generation != generation {
+            *self = Self { generation, ..Self::default() };
+        }
+        if self.day != day || self.symmetric.len() >= MAX_KEPT {
+            self.symmetric.clear();
+            day.clone_into(&mut self.day);
+        }
+    }
 }
 
 impl SigningKeys {
     /// The key for this day, region and service. `generation` tells one secret from the next.
-    pub fn get(&self, keys: &Keys, generation: u64, day: &str, region: &str, service: &str) -> SigningKey {
-        let place = (region.to_owned(), service.to_owned());
-        {
-            let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.stamp == generation
-                && kept.day == day
-                && let Some(key) = kept.keys.get(&place)
-            {
-                return key.clone();
-            }
-        }
-        let key = SigningKey::derive(&keys.secret_key, day, region, service);
+    pub(super) fn symmetric(&self, keys: &Keys, generation: u64, day: &str, region: &str, service: &str) -> Signer {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.stamp != generation || kept.day != day || kept.keys.len() >= MAX_KEPT {
-            *kept = Kept { stamp: generation, day: day.to_owned(), keys: HashMap::new() };
+        kept.enter(generation, day);
+        let derive = || SigningKey::derive(&keys.secret_key, day, region, service);
+        let key = kept.symmetric.entry((region.to_owned(), service.to_owned())).or_insert_with(derive);
+        Signer::Symmetric(key.clone())
+    }
+
+    /// The key pair of this secret.
+    ///
+    /// # Errors
+    /// None follows from it.
+    pub(super) fn asymmetric(&self, keys: &Keys, generation: u64) -> Result<Signer, AuthError> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let day = kept.day.clone();
+        kept.enter(generation, &day);
+        if let Some(key) = &kept.asymmetric {
+            return Ok(Signer::Asymmetric(key.clone()));
         }
-        kept.keys.insert(place, key.clone());
-        key
+        let key = Arc::new(AsymmetricKey::derive(keys)?);
+        kept.asymmetric = Some(key.clone());
+        Ok(Signer::Asymmetric(key))
     }
 }
 

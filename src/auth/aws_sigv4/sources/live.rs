@@ -48,7 +48,12 @@ impl Live {
             return Self::Fixed(Arc::new(Issued { keys: Arc::new(keys.clone()), origin: origin.as_str().into() }));
         }
         let source = match plan {
-            Plan::AssumeRole { source, .. } => Some(Self::of(source, credential, context)),
+            Plan::AssumeRole { session, source } => {
+                if let Some(id) = &session.external_id {
+                    context.sources.learn(id);
+                }
+                Some(Self::of(source, credential, context))
+            }
             _ => None,
         };
         let work =
