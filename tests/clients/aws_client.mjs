@@ -1,5 +1,4 @@
-// The JavaScript SDK through the proxy, with keys that are good for nothing: node aws_client.mjs ENDPOINT PROXY CA BUCKET
-import { readFileSync } from "node:fs";
+// The JavaScript SDK through the proxy, with keys that are good for nothing: node aws_client.mjs ENDPOINT PROXY BUCKET
 import { Readable } from "node:stream";
 import {
   CompleteMultipartUploadCommand, CreateMultipartUploadCommand, GetObjectCommand, ListObjectsV2Command, PutObjectCommand,
@@ -8,8 +7,8 @@ import {
 import { NodeHttpHandler } from "@smithy/node-http-handler";
 import { HttpsProxyAgent } from "https-proxy-agent";
 
-const [endpoint, proxy, ca, Bucket] = process.argv.slice(2);
-const agent = new HttpsProxyAgent(proxy, { ca: readFileSync(ca), keepAlive: true });
+const [endpoint, proxy, Bucket] = process.argv.slice(2);
+const agent = new HttpsProxyAgent(proxy, { keepAlive: true });
 const client = new S3Client({
   endpoint,
   region: "eu-west-1",

@@ -256,12 +256,14 @@ class AwsHandler(Handler):
 
     def handle_any(self):
         origin = self.server.origin
-        seen = {"method": self.command, "path": self.path, "headers": list(self.headers.items())}
+        # As it stands on the wire: `self.path` has lost a second slash at its beginning.
+        target = self.requestline.split(" ")[1]
+        seen = {"method": self.command, "path": target, "headers": list(self.headers.items())}
         origin.seen.append(seen)
         reader = Reader(self)
         try:
             scheme = "https" if self.server.tls else "http"
-            body = origin.authority.judge(scheme, self.command, self.path, seen["headers"])
+            body = origin.authority.judge(scheme, self.command, target, seen["headers"])
             body.read(reader)
         except Refused as refused:
             seen["refused"] = str(refused)

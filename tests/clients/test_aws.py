@@ -141,7 +141,8 @@ def test_curl_without_keys(moto, proxy):
     one = proxy("version: 1\nrules:\n" + rules, canaries=[moto.secret]).start("trace")
     s3, sqs, sts = (["-H", f"x-service: {name}"] for name in ("s3", "sqs", "sts"))
     key = "/bucket/curl/a%20b%2Bc%C3%BC~!%27()*%2525"
-    assert curl(one, *s3, "-X", "PUT", "--data-binary", "hello", "-H", "x-amz-meta-note:  two   blanks ", moto.base + key)[0] == 200
+    assert curl(one, *s3, "-X", "PUT", "--data-binary", "hello", "-H", "content-type: text/plain",
+                "-H", "x-amz-meta-note:  two   blanks ", moto.base + key)[0] == 200
     assert curl(one, *s3, moto.base + key) == (200, "hello")
     status, body = curl(one, *s3, moto.base + "/bucket?list-type=2&prefix=curl%2Fa%20b&delimiter=%2F&fetch-owner")
     assert status == 200 and "a b+c" in body, body
@@ -263,8 +264,9 @@ def test_boto3_multipart(moto, through, tmp_path):
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
-def test_aws_cli(moto, proxy, tmp_path):
+def test_aws_cli(motos, proxy, tmp_path):
     """The command line, wired by `countersign run` alone."""
+    moto = motos("https")
     one = proxy(config(moto.base, static(moto.access, moto.secret)), canaries=[moto.secret],
                 env={"AWS_ACCESS_KEY_ID": "AKIADUMMY", "AWS_SECRET_ACCESS_KEY": "dummy", "AWS_DEFAULT_REGION": REGION,
                      "AWS_ENDPOINT_URL": moto.base, "AWS_MAX_ATTEMPTS": "1"})
@@ -277,18 +279,21 @@ aws() {{ "{sys.executable}" -m awscli "$@"; }}
 aws s3 cp --no-progress "{path}" "s3://bucket/cli/a file+ü"
 aws s3 ls s3://bucket/cli/
 aws s3 cp --no-progress "s3://bucket/cli/a file+ü" "{tmp_path}/back"
-aws sqs send-message --queue-url {moto.queue} --message-body "from the cli" --query MD5OfMessageBody
-aws sts get-caller-identity --query Arn
+aws sqs send-message --endpoint-url {moto.base} --queue-url {moto.queue} --message-body "from the cli" --query MD5OfMessageBody
+aws sts get-caller-identity --endpoint-url {moto.base} --query Arn
 ''')
     printed = one.run("sh", script)
     assert "a file+ü" in printed and ":user/user" in printed, printed
     assert (tmp_path / "back").read_bytes() == path.read_bytes()
 
 
-def test_javascript_sdk(moto, through):
+def test_javascript_sdk(moto, proxy):
     need("node")
-    result = subprocess.run(["node", "aws_client.mjs", moto.base, through.url, str(through.ca), "bucket"], cwd=HERE, env=through.env,
-                            capture_output=True, text=True, timeout=60)
+    # The agent gives TLS no name to check where the host is an address.
+    base = moto.base.replace("127.0.0.1", "localhost")
+    one = proxy(config(base, static(moto.access, moto.secret)), canaries=[moto.secret]).start("trace")
+    result = subprocess.run(["node", "aws_client.mjs", base, one.url, "bucket"], cwd=HERE, capture_output=True, text=True,
+                            env={**one.env, "NODE_EXTRA_CA_CERTS": str(one.ca)}, timeout=60)
     assert result.returncode == 0, result.stderr
     listed = dict(json.loads(result.stdout))
     assert listed == {"js/a b+ü(1)'~*.txt": 300_003, "js/stream": 40 * 65_536, "js/parts": (5 << 20) + 1000}
@@ -331,7 +336,7 @@ def test_the_profile_files_of_the_sdk_lead_to_the_same_keys(motos, proxy, tmp_pa
     """botocore reads the same files as we do and finds the same keys."""
     import botocore.session
 
-    (tmp_path / "printed").write_text(json.dumps({"Version": 1, "AccessKeyId": "AKIAPROCESS", "SecretAccessKey": "from process"}))
+    (tmp_path / "printed").write_text(json.dumps({"Version": 1, "AccessKeyId": "AKIAPROCESS", "SecretAccessKey": "from/process"}))
     (tmp_path / "config").write_text(f'''
 [default]
 region = eu-west-1   # a comment
@@ -366,6 +371,7 @@ aws_secret_access_key = from/the+credentials
         result = one.command("explain", "GET", "https://api.test/x?a=b", "--at", at, "--json", "--show-secrets")
         assert result.returncode == 0, result.stderr
         sent = dict(json.loads(result.stdout)["request"]["headers"])
+        assert "authorization" in sent, result.stdout
         request = AWSRequest("GET", "https://api.test/x?a=b", headers={"X-Amz-Date": stamp})
         assert sent["authorization"] == authorization(SigV4Auth, expected, "execute-api", request, stamp)
 
@@ -406,6 +412,8 @@ def generated(seed):
     dice = random.Random(seed)
     word = lambda most: "".join(dice.choice(ODD) for _ in range(dice.randint(0, most)))
     path = "/" + "/".join(urllib.parse.quote(word(6), safe="~") for _ in range(dice.randint(0, 3)))
+    # At a final `.` or `..` botocore drops the slash before it, RFC 3986 and other SDKs keep it: no judge for that.
+    path += "x" if path.endswith(("/.", "/..")) else ""
     query = "&".join(urllib.parse.quote(word(5) or "k", safe="~") + dice.choice(["", "="]) + urllib.parse.quote(word(5), safe=dice.choice(["~", "~/:"]))
                      for _ in range(dice.randint(0, 4)))
     headers = [("x-amz-meta-a", dice.choice(["1", "two  blanks", " around ", "a,b"])) for _ in range(dice.randint(0, 3))]
