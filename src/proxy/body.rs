@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -19,7 +19,10 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::{
-    auth::scheme::{BodyPlan, BodyUse, Reframe},
+    auth::{
+        AuthError,
+        scheme::{BodyPlan, BodyUse, Reframe},
+    },
     console::record::SendRecording,
     upstream::body::{BodyError, SendBody},
 };
@@ -31,6 +34,8 @@ pub struct RequestBody {
     size: SizeHint,
     /// Its beginning, if a scheme asked for that, and whether it is all.
     beginning: Option<Box<(Bytes, bool)>>,
+    /// Where the last send's rewriting says that it cannot go on.
+    fault: Option<Arc<OnceLock<AuthError>>>,
 }
 
 #[derive(Debug)]
@@ -102,7 +107,7 @@ impl RequestBody {
                 BodyUse::Whole => Kind::Whole(read_whole(incoming, limit, converses).await?),
             }
         };
-        Ok(Self { kind, size, beginning })
+        Ok(Self { kind, size, beginning, fault: None })
     }
 
     /// What a scheme may see of it: all or its beginning, and whether it is all.
@@ -121,6 +126,11 @@ impl RequestBody {
             Kind::Empty => Some(&NONE),
             Kind::Once(..) | Kind::Kept(_) => None,
         }
+    }
+
+    /// Why the last send broke off, if the credential could not go on with the body.
+    pub fn fault(&self) -> Option<&AuthError> {
+        self.fault.as_ref()?.get()
     }
 
     /// True if there is no body at all.
@@ -173,7 +183,8 @@ impl RequestBody {
             }
         };
         let gate = gate.map(|gate| (gate, Box::pin(tokio::time::sleep(PATIENCE))));
-        SendBody::Stream(Box::pin(Outflow { source, size, gate, reframe: reframe.map(Framing::Open), tap }))
+        let reframe = reframe.map(|reframe| Framing::Open(reframe, self.fault.insert(Arc::default()).clone()));
+        SendBody::Stream(Box::pin(Outflow { source, size, gate, reframe, tap }))
     }
 }
 
@@ -243,7 +254,7 @@ struct Outflow {
 /// A body being rewritten.
 #[derive(Debug)]
 enum Framing {
-    Open(Box<dyn Reframe>),
+    Open(Box<dyn Reframe>, Arc<OnceLock<AuthError>>),
     /// Its last bytes are out.
     Ended,
 }
@@ -310,7 +321,7 @@ impl Source {
 impl Framing {
     /// The next rewritten piece. Trailers go to the framing, which says what becomes of them.
     fn poll(&mut self, source: &mut Source, cx: &mut Context<'_>) -> Polled {
-        let Self::Open(reframe) = self else { return Poll::Ready(None) };
+        let Self::Open(reframe, fault) = self else { return Poll::Ready(None) };
         let mut out = BytesMut::new();
         loop {
             let frame = ready!(source.poll(cx)).transpose()?;
@@ -320,7 +331,10 @@ impl Framing {
                 }
                 last => reframe.end(last.as_ref().and_then(Frame::trailers_ref), &mut out),
             };
-            rewritten.map_err(BodyError::from)?;
+            if let Err(error) = rewritten {
+                let _ = fault.set(error.clone());
+                return Poll::Ready(Some(Err(error.into())));
+            }
             if !frame.is_some_and(|frame| frame.is_data()) {
                 *self = Self::Ended;
                 return Poll::Ready((!out.is_empty()).then(|| Ok(Frame::data(out.freeze()))));

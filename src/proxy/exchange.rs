@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     auth::{
-        AuthError, AuthScheme, challenge,
+        AuthScheme, challenge,
         scheme::{
             BodyPlan, BodyUse, Hop, LinkState, MAX_REPLY_PREFIX, Outgoing, Ready, Reply, Round, Trace, Verdict,
             request_target,
@@ -313,8 +313,8 @@ impl<'a> Exchange<'a> {
                     if let Some(record) = &record {
                         record.failed(&error.why);
                     }
-                    if let Some(fault) = error.fault {
-                        return Err(ProxyError::from(fault).closing());
+                    if let Some(fault) = prepared.body.fault() {
+                        return Err(ProxyError::from(fault.clone()).closing());
                     }
                     let safe = error.unsent.is_some() || (link.is_reused() && idempotent);
                     if fresh || !safe || !prepared.body.can_resend() {
@@ -447,7 +447,7 @@ impl<'a> Exchange<'a> {
                 }
                 Some(Err(error)) => {
                     let unsent = error.unsent.map(|request| request.into_parts().0.extensions);
-                    return Ok(Err(Failed { why: describe(&error.error), unsent, fault: fault(&error.error) }));
+                    return Ok(Err(Failed { why: describe(&error.error), unsent }));
                 }
                 None if !was_sent => {}
                 None => {
@@ -608,19 +608,6 @@ struct Failed {
     why: String,
     /// Set if not a byte of it reached the connection: what the head brought along besides its fields.
     unsent: Option<Extensions>,
-    /// Set if the credential could not go on with the body.
-    fault: Option<AuthError>,
-}
-
-fn fault(error: &hyper::Error) -> Option<AuthError> {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if let Some(fault) = cause.downcast_ref::<AuthError>() {
-            return Some(fault.clone());
-        }
-        source = cause.source();
-    }
-    None
 }
 
 fn recorded(response: Response<Incoming>, record: &SendRecording) -> Response<Incoming> {

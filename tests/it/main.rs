@@ -10,6 +10,7 @@
     reason = "a test crate: a failed expectation is a failed test, and not every conversation uses all of the harness"
 )]
 
+mod aws_sigv4;
 mod aws_sources;
 mod commands;
 mod corpora;
