@@ -566,19 +566,30 @@ def test_chunks_of_an_sdk_are_signed_anew(judged, mode, tls):
     assert "0" * 64 not in str(origin.seen[-1]["headers"])
 
 
-def test_a_forged_chunk_is_refused(motos, origins, proxy):
-    """The judge itself: one byte of a chunk that was signed by the proxy is changed on the way."""
+@pytest.mark.parametrize(("payload", "why"), [("streaming", "chunk"), ("signed", "XAmzContentSHA256Mismatch")])
+def test_a_forged_body_is_refused(origins, proxy, payload, why):
+    """The judge itself: some bytes of a body that was signed by the proxy are changed on the way."""
     secret = canary("secret")
     origin = origins(tls=False, handler=AwsHandler)
     origin.authority = Authority({"AKIAREAL": (secret, None)})
-    relay = Tamperer(origin.port, b"an honest chunk", b"a forged chunk!")
+    relay = Tamperer(origin.port, b"an honest body", b"a forged body!")
     base = f"http://127.0.0.1:{relay.port}"
-    one = proxy(config(base, static("AKIAREAL", secret), ", service: s3, payload: streaming"), canaries=[secret]).start()
-    for text, expected in ((b"an honest chunk", 403), (b"another chunk", 200)):
+    one = proxy(config(base, static("AKIAREAL", secret), f", service: s3, payload: {payload}"), canaries=[secret]).start()
+    for text, expected in ((b"an honest body", 403), (b"another body", 200)):
         status, _ = upload(one, base, "/bucket/x", [text * 3], len(text) * 3, [])
         assert status == expected, origin.seen[-1].get("refused")
-    assert relay.changed and "chunk" in origin.seen[0]["refused"]
+    assert relay.changed and why in origin.seen[0]["refused"]
     relay.close()
+
+
+def test_boto3_before_the_judge(judged):
+    """Over https the SDK leaves its body unsigned and puts a checksum into a trailer; that passes as it is."""
+    origin, one = judged(tls=True)
+    sdk(one, "s3", origin.base).put_object(Bucket="bucket", Key="a b/ü", Body=b"hello" * 50_000, Metadata={"note": "two  blanks"})
+    taken = origin.seen[-1]
+    assert "body" in taken, taken["refused"]
+    assert taken["body"].payload == "STREAMING-UNSIGNED-PAYLOAD-TRAILER" and taken["body"].bytes == 250_000
+    assert "x-amz-checksum-crc32" in taken["body"].trailers
 
 
 def test_a_gibibyte_is_signed_chunk_by_chunk_in_64_mib(judged):
