@@ -195,17 +195,19 @@ fn chunked(seen: &Seen, key: &[u8], stamp: &str, scope: &str, seed: String, has_
         assert!(size >= 8192 || rest.len() < 1000, "only the last chunk may be small");
         assert_eq!(line(&mut rest), "");
     }
-    let mut trailers = String::new();
-    while has_trailers {
-        let text = line(&mut rest);
-        if let Some(signature) = text.strip_prefix("x-amz-trailer-signature:") {
-            let hash = hex(digest(&SHA256, trailers.as_bytes()).as_ref());
-            if sign(key, &format!("AWS4-HMAC-SHA256-TRAILER\n{stamp}\n{scope}\n{previous}\n{hash}")) != signature {
-                return None;
+    if has_trailers {
+        let mut trailers = String::new();
+        let signature = loop {
+            let text = line(&mut rest);
+            match text.strip_prefix("x-amz-trailer-signature:") {
+                Some(signature) => break signature,
+                None => trailers.push_str(&format!("{text}\n")),
             }
-            break;
+        };
+        let hash = hex(digest(&SHA256, trailers.as_bytes()).as_ref());
+        if sign(key, &format!("AWS4-HMAC-SHA256-TRAILER\n{stamp}\n{scope}\n{previous}\n{hash}")) != signature {
+            return None;
         }
-        trailers.push_str(&format!("{text}\n"));
     }
     assert_eq!(line(&mut rest), "");
     assert!(rest.is_empty());

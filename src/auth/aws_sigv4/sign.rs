@@ -83,7 +83,7 @@ pub fn string_to_sign(algorithm: &str, stamp: &Stamp, scope: &Scope, canonical: 
 
 /// A key for one day, region and service.
 #[derive(Clone, Debug)]
-pub struct SigningKey(hmac::Key);
+pub struct SigningKey(Arc<hmac::Key>);
 
 impl SigningKey {
     /// Derives the key from a secret access key.
@@ -93,7 +93,7 @@ impl SigningKey {
         let day = step(first.as_bytes(), day);
         let region = step(day.as_ref(), region);
         let service = step(region.as_ref(), service);
-        Self(hmac::Key::new(HMAC_SHA256, step(service.as_ref(), TERMINATOR).as_ref()))
+        Self(Arc::new(hmac::Key::new(HMAC_SHA256, step(service.as_ref(), TERMINATOR).as_ref())))
     }
 
     /// The signature over `text`: 64 lower-case hexadecimal digits.

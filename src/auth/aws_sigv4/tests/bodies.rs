@@ -294,7 +294,10 @@ fn bodies_that_are_not_what_their_head_says_break_off() {
     assert!(error.kind == AuthErrorKind::Request && error.message.contains("x-amz-decoded-content-length"), "{error}");
 }
 
-fn decoded(body: &[u8], pieces: &[usize]) -> Result<(Vec<u8>, Vec<(String, String)>), FramingError> {
+/// Data and trailers.
+type Decoded = (Vec<u8>, Vec<(String, String)>);
+
+fn decoded(body: &[u8], pieces: &[usize]) -> Result<Decoded, FramingError> {
     let mut decoder = Decoder::default();
     let mut data = Vec::new();
     let mut from = 0;
