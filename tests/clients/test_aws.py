@@ -592,23 +592,8 @@ def test_boto3_before_the_judge(judged):
     assert "x-amz-checksum-crc32" in taken["body"].trailers
 
 
-def test_a_gibibyte_is_signed_chunk_by_chunk_in_64_mib(judged):
-    """Over http: an SDK's chunks are signed anew while they pass; the judge checks every one of them."""
-    origin, one = judged(tls=False)
-    chunk = 1 << 20
-    mode = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
-    framing = len(";chunk-signature=") + 64 + len("\r\n\r\n")
-    length = GIB // chunk * (len(f"{chunk:x}") + framing + chunk) + len("0") + framing
-    status, answer = upload(one, origin.base, "/bucket/gib", dummy_chunks(GIB, chunk), length, sdk_headers(GIB, mode))
-    assert status == 200, origin.seen[-1].get("refused", answer)
-    assert origin.seen[-1]["body"].bytes == GIB
-    peak = one.memory("VmHWM")
-    print(f"peak {peak} KiB")
-    assert peak < 64 << 10, f"{peak} KiB"
-
-
 def test_a_gibibyte_from_curl_over_https_in_64_mib(judged, tmp_path):
-    """Over https a large body of S3 is left out of the signature, and streams."""
+    """Over https a large body of S3 is left out of the signature, and streams. (Chunks over http: test_aws_upload.)"""
     origin, one = judged(tls=True)
     path = tmp_path / "zeros"
     with open(path, "wb") as file:

@@ -263,4 +263,8 @@ impl Build for AwsSigv4Config {
         let material = self.material(name, context)?;
         Ok(Arc::new(AwsSigv4::new(name, self.clone(), material, context.clock.clone())))
     }
+
+    fn secret_variables(&self) -> &'static [&'static str] {
+        self.credentials.as_ref().map_or(&[], SourceConfig::secret_variables)
+    }
 }

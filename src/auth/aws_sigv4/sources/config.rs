@@ -197,6 +197,20 @@ impl SourceConfig {
         }
     }
 
+    /// Environment variables with secrets that it reads. The access key id is one of them, because SDKs refuse to go on
+    /// with half a pair.
+    pub fn secret_variables(&self) -> &'static [&'static str] {
+        const KEYS: [&str; 4] =
+            ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN"];
+        match self {
+            Self::Chain => &KEYS,
+            Self::Env => &KEYS[..3],
+            Self::Container => &KEYS[3..],
+            Self::AssumeRole(role) => role.source.secret_variables(),
+            Self::Imds | Self::Profile(_) | Self::Process(_) | Self::WebIdentity(_) | Self::Keys(_) => &[],
+        }
+    }
+
     /// Every text in it.
     pub(super) fn texts(&self) -> Vec<&Text> {
         match self {

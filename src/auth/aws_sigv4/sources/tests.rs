@@ -20,10 +20,9 @@ use crate::{
     auth::{
         fetch::{Fetch, FetchError, FetchOptions},
         sources::Sources,
-        tests::HandClock,
+        tests::{HandClock, context_with},
     },
     clock::Clock,
-    tokens::MemoryStore,
 };
 
 /// One request, and whether it went the way to metadata services.
@@ -155,11 +154,8 @@ impl Setup {
             Arc::new(move |secret| hook.lock().unwrap().push(secret.expose().to_owned())),
         );
         let context = BuildContext {
-            clock: Clock::from_source(clock.clone()),
-            fetch: Arc::new(Via(net.clone())),
             sources: Arc::new(sources.with_eager_files()),
-            tokens: Arc::new(MemoryStore::default()),
-            shared: crate::auth::oauth2::SharedTokens::default(),
+            ..context_with(Arc::new(Via(net.clone())), Clock::from_source(clock.clone()))
         };
         Self { home: tempfile::tempdir().unwrap(), clock, net, known, context }
     }
@@ -290,4 +286,31 @@ fn secrets_of_a_configuration_are_not_printed() {
         "source": {"keys": {"access_key": "AKIA1", "secret_key": "CANARY", "session_token": "CANARY"}}}});
     let config: SourceConfig = serde_json::from_value(config).unwrap();
     assert!(!format!("{config:?}").contains("CANARY"));
+}
+
+#[test]
+fn sources_are_read_from_yaml_with_paths_and_places() {
+    let text = |credentials: &str| {
+        format!(
+            "version: 1\ncredentials: {{a: {{type: aws_sigv4, credentials: {credentials}}}}}\nrules:\n  - {{host: a.test, \
+             auth: a}}\n"
+        )
+    };
+    let load = |credentials: &str| crate::config::load::load_text("/etc/cs/countersign.yaml", &text(credentials));
+    let loaded = load("{assume_role: {role_arn: r, source: {profile: {name: 7, file: keys/aws}}}}").unwrap();
+    let crate::auth::SchemeConfig::AwsSigv4(config) = &loaded.config.credentials["a"].value else { panic!() };
+    let Some(SourceConfig::AssumeRole(role)) = &config.credentials else { panic!("{config:?}") };
+    let SourceConfig::Profile(ProfileConfig::Keys(keys)) = &role.source else { panic!("{role:?}") };
+    assert_eq!(keys.file.as_ref().unwrap().0, PathBuf::from("/etc/cs/keys/aws"));
+    for (wrong, said) in [
+        ("{profile: {nam: x}}", "nam"),
+        ("enviroment", "enviroment"),
+        ("{profile: x, process: [y]}", "expected one of"),
+        ("{assume_role: {}}", "role_arn"),
+        ("{assume_role: {role_arn: r, source: {proces: [a]}}}", "proces"),
+    ] {
+        let errors = load(wrong).unwrap_err();
+        let shown = errors.render(false);
+        assert!(shown.contains(said) && shown.contains("countersign.yaml:2"), "{wrong}: {shown}");
+    }
 }
