@@ -51,6 +51,11 @@ fn samples() -> Vec<(&'static str, Value)> {
             "aws_sigv4",
             json!({"access_key": "AKIDEXAMPLE", "secret_key": CANARY, "region": "eu-west-1", "service": "execute-api"}),
         ),
+        (
+            "aws_sigv4",
+            json!({"credentials": {"keys": {"access_key": "AKIDEXAMPLE", "secret_key": CANARY}}, "region": "eu-west-1",
+            "service": "execute-api"}),
+        ),
     ]
 }
 

@@ -73,6 +73,11 @@ impl fmt::Debug for BuildContext {
 pub trait Build {
     /// Builds the scheme for the credential `name`, without I/O on the network. Gives every error at once.
     fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>>;
+
+    /// Environment variables with secrets that it reads although the configuration does not name them.
+    fn secret_variables(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 macro_rules! schemes {
@@ -119,6 +124,14 @@ macro_rules! schemes {
                 match self {
                     Self::None => none::NoneConfig {}.build(name, context),
                     $(Self::$variant(config) => config.build(name, context),)*
+                }
+            }
+
+            /// Environment variables with secrets that it reads although the configuration does not name them.
+            pub fn secret_variables(&self) -> &'static [&'static str] {
+                match self {
+                    Self::None => &[],
+                    $(Self::$variant(config) => config.secret_variables(),)*
                 }
             }
 

@@ -67,6 +67,12 @@ impl Upstream {
         pool::lease(&self.0, &settings, &want).await
     }
 
+    /// The same without a parent proxy. Connections are shared only among those leased here.
+    async fn direct_link(&self, want: Want<'_>) -> Result<Link, LinkError> {
+        let settings = Arc::new(self.0.settings.load().direct());
+        pool::lease(&self.0, &settings, &want).await
+    }
+
     /// Opens a connection for bytes of any kind: TCP, or a tunnel through the parent proxy. `want.tls` and
     /// `want.binding` play no part; nothing is pooled.
     pub async fn tunnel(&self, want: Want<'_>) -> Result<Tunnel, LinkError> {

@@ -11,6 +11,7 @@
 )]
 
 mod aws_sigv4;
+mod aws_sources;
 mod commands;
 mod corpora;
 mod demo;
