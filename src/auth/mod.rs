@@ -13,6 +13,7 @@ pub mod digest;
 pub mod exec;
 pub mod fetch;
 pub mod held;
+pub mod jose;
 pub mod list;
 pub mod mtls;
 pub mod none;
