@@ -10,9 +10,12 @@ pub mod challenge;
 mod command;
 pub mod cookies;
 pub mod digest;
+pub mod edgegrid;
 pub mod exec;
 pub mod fetch;
+pub mod hawk;
 pub mod held;
+pub mod http_signature;
 pub mod jose;
 pub mod list;
 pub mod mtls;
@@ -142,11 +145,17 @@ schemes! {
     "exec" => Exec(exec::ExecConfig),
     /// `oauth2`: a token from a token endpoint.
     "oauth2" => Oauth2(oauth2::Oauth2Config),
+    /// `hawk`: a MAC over every request.
+    "hawk" => Hawk(hawk::HawkConfig),
+    /// `edgegrid`: Akamai's signature.
+    "edgegrid" => Edgegrid(edgegrid::EdgegridConfig),
+    /// `http_signature`: HTTP Message Signatures.
+    "http_signature" => HttpSignature(http_signature::HttpSignatureConfig),
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 10] =
-    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
+pub const LATER_TYPES: [&str; 7] =
+    ["oauth1", "jwt", "asap", "aws_sigv4", "ntlm", "negotiate", "hmac"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

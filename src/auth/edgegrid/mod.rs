@@ -239,6 +239,8 @@ struct Edgegrid {
 /// What one exchange remembers.
 #[derive(Default)]
 struct Memory {
+    /// What was known of the server's clock when the last send was signed.
+    offset: i64,
     /// The clock was corrected once.
     corrected: bool,
 }
@@ -295,6 +297,7 @@ impl AuthScheme for Edgegrid {
         let data = inputs.data_to_sign(&prefix);
         let line = format!("{prefix}signature={}", inputs.signature(tokens, &data));
         out.canonical("edgegrid", "data_to_sign", || data);
+        round.state_mut::<Memory>().offset = self.skew.offset(out.target());
         out.authorize(header_value(&self.credential, "nonce", &line)?);
         Ok(())
     }
@@ -308,9 +311,12 @@ impl AuthScheme for Edgegrid {
     }
 
     fn review(&self, reply: &Reply<'_>, round: &mut Round) -> Verdict {
-        if self.timestamp.is_none() && complains_about_time(reply) && !round.state_mut::<Memory>().corrected {
-            round.state_mut::<Memory>().corrected = true;
-            if self.skew.learn_date(reply, self.clock.now()) {
+        let memory = round.state_mut::<Memory>();
+        if self.timestamp.is_none() && !memory.corrected && complains_about_time(reply) {
+            memory.corrected = true;
+            self.skew.learn_date(reply, self.clock.now());
+            // Another exchange may have learnt the same in the meantime.
+            if self.skew.offset(reply.target) != memory.offset {
                 round.notes.push("edgegrid: the server refused the time; sent again with the time of its `Date`".into());
                 return Verdict::Retry;
             }
@@ -336,8 +342,7 @@ impl AuthScheme for Edgegrid {
 const COMPLAINTS: [StatusCode; 3] = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
 
 fn complains_about_time(reply: &Reply<'_>) -> bool {
-    let Some(body) = reply.body.filter(|_| COMPLAINTS.contains(&reply.status)) else { return false };
-    String::from_utf8_lossy(body).to_ascii_lowercase().contains("timestamp")
+    COMPLAINTS.contains(&reply.status) && String::from_utf8_lossy(reply.body).to_ascii_lowercase().contains("timestamp")
 }
 
 impl Edgegrid {

@@ -96,15 +96,18 @@ pub(super) fn base(components: &[Component], params: &Params<'_>, message: &Mess
     Ok(Base { text, params: list })
 }
 
-/// The lines of `Signature-Input` or `Signature` as one, without the member `label`. Text that is not a dictionary is
+/// The lines of `Signature-Input` or `Signature` as one, without the members `labels`. Text that is not a dictionary is
 /// an error; nothing left is `None`.
-pub(super) fn others(lines: &[HeaderValue], label: &str) -> Result<Option<String>, ()> {
+pub(super) fn others(lines: &[HeaderValue], labels: [&str; 2]) -> Result<Option<String>, ()> {
     let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes().trim_ascii()).filter(|l| !l.is_empty()).collect();
     let joined = String::from_utf8(lines.join(&b", "[..])).map_err(drop)?;
     let mut members: Dictionary = Parser::new(&joined).parse().map_err(drop)?;
-    match members.shift_remove(label) {
+    if !labels.iter().any(|label| members.contains_key(*label)) {
         // What is not ours stays as it was written.
-        None => Ok(Some(joined).filter(|joined| !joined.is_empty())),
-        Some(_) => Ok(members.serialize()),
+        return Ok(Some(joined).filter(|joined| !joined.is_empty()));
     }
+    for label in labels {
+        members.shift_remove(label);
+    }
+    Ok(members.serialize())
 }

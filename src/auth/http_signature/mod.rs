@@ -370,7 +370,8 @@ impl HttpSignature {
 
     /// Puts back the signatures of other labels, so that they can be covered, and gives them back as two lines.
     fn keep_others(&self, out: &mut Outgoing<'_>, brought: &[Vec<HeaderValue>; 2], label: &str) -> [Option<String>; 2] {
-        let parsed = [others(&brought[0], label), others(&brought[1], label)];
+        let ours = [label, self.config.label.as_str()];
+        let parsed = [others(&brought[0], ours), others(&brought[1], ours)];
         let [Ok(input), Ok(signature)] = parsed else {
             out.note(|| "http_signature: the request's own `Signature` fields cannot be read and were dropped".into());
             return [None, None];
