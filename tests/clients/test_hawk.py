@@ -8,7 +8,7 @@ import threading
 
 import pytest
 import requests
-from conftest import CLEAN, DEADLINE, canary, need
+from conftest import CLEAN, DEADLINE, Client, canary, need
 
 HERE = pathlib.Path(__file__).parent
 
@@ -69,18 +69,6 @@ def scene(hawk, proxy):
     return make
 
 
-class Client:
-    def __init__(self, one):
-        self.session = requests.Session()
-        self.session.trust_env = False
-        self.session.proxies = {"http": one.url, "https": one.url}
-        self.session.verify = str(one.ca)
-
-    def ask(self, url, body=None, method=None, **headers):
-        method = method or ("GET" if body is None else "POST")
-        return self.session.request(method, url, data=body, headers=headers, timeout=DEADLINE)
-
-
 @pytest.mark.parametrize("algorithm", ["sha256", "sha1"])
 @pytest.mark.parametrize("protocol", ["http", "https", "h2"])
 def test_accepted(scene, protocol, algorithm):
@@ -94,7 +82,7 @@ def test_accepted(scene, protocol, algorithm):
         ("/hashed", b"\x00\xff", {}),
     ]
     for path, body, headers in cases:
-        reply = client.ask(there.base + path, body, **headers)
+        reply = client.ask(there.base + path, body, headers=headers)
         assert (reply.status_code, reply.text) == (200, f"welcome me {len(body or b'')}"), path
         said = there.said()
         assert said["version"] == ("2.0" if protocol == "h2" else "1.1")
