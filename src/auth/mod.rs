@@ -154,8 +154,7 @@ schemes! {
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 7] =
-    ["oauth1", "jwt", "asap", "aws_sigv4", "ntlm", "negotiate", "hmac"];
+pub const LATER_TYPES: [&str; 7] = ["oauth1", "jwt", "asap", "aws_sigv4", "ntlm", "negotiate", "hmac"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

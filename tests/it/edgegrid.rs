@@ -110,9 +110,10 @@ async fn a_complaint_about_the_time_is_answered_with_the_same_body() {
         let client = if h2 { Client::new(&proxy).h2() } else { Client::new(&proxy) };
         let answer = client.send(post(&origin.url("/p"), vec![b'x'; ALL])).await;
         assert_eq!(answer.text(), format!("welcome {ALL}"));
-        assert_eq!(client.send(get(&origin.url("/p"))).await.text(), "welcome 0");
+        assert_eq!(Client::new(&proxy).send(get(&origin.url("/p"))).await.text(), "welcome 0");
         assert_eq!(origin.hits(), 3, "the clock is known for the next request");
-        let nonces: Vec<_> = origin.seen().iter().map(|seen| seen.header("authorization").unwrap().to_owned()).collect();
+        let nonces: Vec<_> =
+            origin.seen().iter().map(|seen| seen.header("authorization").unwrap().to_owned()).collect();
         assert!(nonces[0] != nonces[1] && nonces[1] != nonces[2]);
         origin.never_saw(&secret);
     }

@@ -64,6 +64,7 @@ fn entries<'t>(text: &'t str, wanted: &str) -> Result<Vec<(&'t str, &'t str)>, S
     if found {
         return Ok(entries);
     }
-    let others = if others.is_empty() { "no section".to_owned() } else { format!("the sections {}", others.join(", ")) };
+    let others =
+        if others.is_empty() { "no section".to_owned() } else { format!("the sections {}", others.join(", ")) };
     Err(format!("it has no section `[{wanted}]`, it has {others}"))
 }

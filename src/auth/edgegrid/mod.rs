@@ -9,11 +9,7 @@ mod sign;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
@@ -274,7 +270,9 @@ impl AuthScheme for Edgegrid {
         let Section { tokens, host: home, headers_to_sign, .. } = &keys.value;
         let authority = out.target().authority();
         if let Some(home) = home.as_ref().filter(|home| **home != authority && self.host.is_none()) {
-            out.note(|| format!("edgegrid: the section in `edgerc` is for {home}, and this request is for another host"));
+            out.note(|| {
+                format!("edgegrid: the section in `edgerc` is for {home}, and this request is for another host")
+            });
         }
         let now = self.skew.at(out.target(), out.now());
         let timestamp = self.timestamp.clone().unwrap_or_else(|| sign::timestamp(now.into()));
@@ -317,7 +315,9 @@ impl AuthScheme for Edgegrid {
             self.skew.learn_date(reply, self.clock.now());
             // Another exchange may have learnt the same in the meantime.
             if self.skew.offset(reply.target) != memory.offset {
-                round.notes.push("edgegrid: the server refused the time; sent again with the time of its `Date`".into());
+                round
+                    .notes
+                    .push("edgegrid: the server refused the time; sent again with the time of its `Date`".into());
                 return Verdict::Retry;
             }
         }
@@ -364,16 +364,18 @@ impl Edgegrid {
                 self.credential
             ))),
             Some(body) => Ok(sign::content_hash(method, body, max_body)),
-            None => Err(AuthError::missing(format!(
-                "credential `{}`: the body to be hashed was not read",
-                self.credential
-            ))),
+            None => {
+                Err(AuthError::missing(format!("credential `{}`: the body to be hashed was not read", self.credential)))
+            }
         }
     }
 }
 
 impl std::fmt::Debug for Edgegrid {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Edgegrid").field("credential", &self.credential).field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Edgegrid")
+            .field("credential", &self.credential)
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }

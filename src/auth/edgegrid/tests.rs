@@ -195,7 +195,8 @@ fn time_and_nonce_are_ours_and_the_host_is_that_of_the_request() {
     }
 }
 
-const COMPLAINT: &str = r#"{"type":"https://problems.luna.akamaiapis.net/-/pep-authn/deny","detail":"Invalid timestamp"}"#;
+const COMPLAINT: &str =
+    r#"{"type":"https://problems.luna.akamaiapis.net/-/pep-authn/deny","detail":"Invalid timestamp"}"#;
 const LATER: &str = "Tue, 14 Nov 2023 22:23:20 GMT";
 
 #[test]

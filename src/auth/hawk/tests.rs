@@ -123,7 +123,8 @@ fn the_published_vectors_come_out_byte_for_byte() {
                 }
                 let mut talk = Talk::try_new(keys).unwrap();
                 talk.request.method = input["method"].as_str().unwrap().parse().unwrap();
-                talk.request.uri = format!("https://front.test{}", input["resource"].as_str().unwrap()).parse().unwrap();
+                talk.request.uri =
+                    format!("https://front.test{}", input["resource"].as_str().unwrap()).parse().unwrap();
                 if let Some(content_type) = input["content_type"].as_str() {
                     talk.request.headers.insert("content-type", content_type.parse().unwrap());
                 }
@@ -334,7 +335,8 @@ fn a_proof_belongs_to_its_request() {
 
 #[test]
 fn a_bewit_goes_into_the_query() {
-    let keys = json!({"id": "123456", "key": "2983d45yun89q", "add_to": "bewit", "ext": "xandyandz", "expires_in": "300s"});
+    let keys =
+        json!({"id": "123456", "key": "2983d45yun89q", "add_to": "bewit", "ext": "xandyandz", "expires_in": "300s"});
     let mut talk = Talk::try_new(keys.clone()).unwrap();
     talk.request.uri = "https://example.com/resource/4?a=1&b=2".parse().unwrap();
     assert_eq!(talk.send(), "");
@@ -384,7 +386,8 @@ fn mistakes_in_the_configuration_are_named() {
 
 #[test]
 fn blanks_of_an_export_count_as_nothing() {
-    let keys = json!({"id": "i", "key": "k", "user": "", "nonce": "", "timestamp": "", "ext": "", "app": "", "dlg": ""});
+    let keys =
+        json!({"id": "i", "key": "k", "user": "", "nonce": "", "timestamp": "", "ext": "", "app": "", "dlg": ""});
     let mut talk = Talk::try_new(keys).unwrap();
     let sent = talk.send();
     assert!(sent.contains("ts=\"1000000\", nonce=\"c0ffee\", mac=") && !sent.contains("ext="), "{sent}");

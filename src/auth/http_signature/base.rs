@@ -84,9 +84,7 @@ pub(super) fn base(components: &[Component], params: &Params<'_>, message: &Mess
             list.push_str(&format!(";{name}={seconds}"));
         }
     }
-    for (name, value) in
-        [("keyid", params.key_id), ("alg", params.alg), ("nonce", params.nonce), ("tag", params.tag)]
-    {
+    for (name, value) in [("keyid", params.key_id), ("alg", params.alg), ("nonce", params.nonce), ("tag", params.tag)] {
         if let Some(value) = value {
             let value = quoted(value).ok_or_else(|| format!("`{name}` holds a character outside printable ASCII"))?;
             list.push_str(&format!(";{name}={value}"));

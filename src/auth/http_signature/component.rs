@@ -125,10 +125,12 @@ impl Component {
             return Ok(Some(all.join(", ")));
         }
         let joined = lines.join(&b", "[..]);
-        let text = String::from_utf8(joined).ok().filter(|text| text.is_ascii()).ok_or_else(|| {
-            format!("the field `{}` holds bytes outside ASCII; sign it as `{0};bs`", self.name)
-        })?;
-        let broken = || format!("the field `{}` is not the structured field that `{}` needs", self.name, self.identifier);
+        let text = String::from_utf8(joined)
+            .ok()
+            .filter(|text| text.is_ascii())
+            .ok_or_else(|| format!("the field `{}` holds bytes outside ASCII; sign it as `{0};bs`", self.name))?;
+        let broken =
+            || format!("the field `{}` is not the structured field that `{}` needs", self.name, self.identifier);
         match &self.take {
             Take::Strict(Type::Dictionary) => {
                 let parsed: Dictionary = Parser::new(&text).parse().map_err(|_| broken())?;
@@ -198,7 +200,9 @@ fn field(name: &str, item: &Item) -> Result<Take, String> {
         Some(BareItem::Boolean(set)) => Ok(*set),
         Some(_) => Err(format!("`{key}` takes no value")),
     };
-    for (key, why) in [("req", "belongs to signatures of answers"), ("tr", "is for trailers, which come after the head")] {
+    for (key, why) in
+        [("req", "belongs to signatures of answers"), ("tr", "is for trailers, which come after the head")]
+    {
         if item.params.contains_key(key) {
             return Err(format!("`{key}` {why}"));
         }
@@ -261,15 +265,38 @@ const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.')
 fn type_of(name: &str) -> Option<Type> {
     Some(match name {
         // RFC 9421, 9530, 9218, 9440, 9729; drafts of the client hints.
-        "signature" | "signature-input" | "accept-signature" | "content-digest" | "repr-digest" | "want-content-digest"
-        | "want-repr-digest" | "priority" | "cdn-cache-control" => Type::Dictionary,
-        "client-cert-chain" | "sec-ch-ua" | "sec-ch-ua-full-version-list" | "sec-ch-ua-form-factors" | "cache-status"
-        | "proxy-status" | "accept-ch" => Type::List,
-        "client-cert" | "sec-ch-ua-mobile" | "sec-ch-ua-platform" | "sec-ch-ua-platform-version" | "sec-ch-ua-arch"
-        | "sec-ch-ua-bitness" | "sec-ch-ua-model" | "sec-ch-ua-wow64" | "sec-fetch-dest" | "sec-fetch-mode"
-        | "sec-fetch-site" | "sec-fetch-user" | "sec-gpc" | "idempotency-key" | "upload-complete" | "upload-offset" => {
-            Type::Item
-        }
+        "signature"
+        | "signature-input"
+        | "accept-signature"
+        | "content-digest"
+        | "repr-digest"
+        | "want-content-digest"
+        | "want-repr-digest"
+        | "priority"
+        | "cdn-cache-control" => Type::Dictionary,
+        "client-cert-chain"
+        | "sec-ch-ua"
+        | "sec-ch-ua-full-version-list"
+        | "sec-ch-ua-form-factors"
+        | "cache-status"
+        | "proxy-status"
+        | "accept-ch" => Type::List,
+        "client-cert"
+        | "sec-ch-ua-mobile"
+        | "sec-ch-ua-platform"
+        | "sec-ch-ua-platform-version"
+        | "sec-ch-ua-arch"
+        | "sec-ch-ua-bitness"
+        | "sec-ch-ua-model"
+        | "sec-ch-ua-wow64"
+        | "sec-fetch-dest"
+        | "sec-fetch-mode"
+        | "sec-fetch-site"
+        | "sec-fetch-user"
+        | "sec-gpc"
+        | "idempotency-key"
+        | "upload-complete"
+        | "upload-offset" => Type::Item,
         _ => return None,
     })
 }

@@ -177,7 +177,8 @@ impl HttpSignatureConfig {
     fn mistakes(&self) -> Vec<String> {
         let mut errors = Vec::new();
         if !is_label(&self.label) {
-            errors.push("`label` begins with a small letter and goes on with these, digits, `_`, `-` and `.`".to_owned());
+            errors
+                .push("`label` begins with a small letter and goes on with these, digits, `_`, `-` and `.`".to_owned());
         }
         let nonce = match &self.nonce {
             Some(Nonce::Fixed(nonce)) => Some(nonce),
@@ -205,8 +206,11 @@ impl HttpSignatureConfig {
     }
 
     fn read_components(&self) -> Result<Vec<Component>, Vec<String>> {
-        let default: &[&str] =
-            if self.digest == Digest::None { &["@method", "@target-uri"] } else { &["@method", "@target-uri", "content-digest?"] };
+        let default: &[&str] = if self.digest == Digest::None {
+            &["@method", "@target-uri"]
+        } else {
+            &["@method", "@target-uri", "content-digest?"]
+        };
         let written: Vec<&str> = match self.components.as_slice() {
             [] => default.to_vec(),
             own => own.iter().map(String::as_str).collect(),
@@ -314,7 +318,9 @@ impl AuthScheme for HttpSignature {
         let asks = REFUSALS.contains(&reply.status) && round.state_mut::<Memory>().asked.is_none();
         match if asks { self.wish(reply) } else { Wish::None } {
             Wish::New(asked) => {
-                round.notes.push("http_signature: the server asked for another signature; sent once more with it".into());
+                round
+                    .notes
+                    .push("http_signature: the server asked for another signature; sent once more with it".into());
                 round.state_mut::<Memory>().asked = Some(*asked);
                 return Verdict::Retry;
             }

@@ -249,8 +249,10 @@ fn the_request_is_taken_as_section_2_2_says() {
         let (_, found) = base.trim_end_matches('\n').split_once(": ").unwrap();
         assert_eq!(found, value, "{component}");
     }
-    assert_eq!(base_of("https://h.test:443", &[], &["@authority", "@path", "@query"]).unwrap(),
-        "\"@authority\": h.test\n\"@path\": /\n\"@query\": ?\n");
+    assert_eq!(
+        base_of("https://h.test:443", &[], &["@authority", "@path", "@query"]).unwrap(),
+        "\"@authority\": h.test\n\"@path\": /\n\"@query\": ?\n"
+    );
     // Section 2.2.8: names and values are decoded as a form and encoded anew.
     let uri = "https://h.test/parameters?var=this%20is%20a%20big%0Amultiline%20value&bar=with+plus+whitespace\
                &fa%C3%A7ade%22%3A%20=something";
@@ -331,7 +333,9 @@ fn the_body_is_covered_where_there_is_one() {
     let mut none = Talk::new(json!({}));
     assert_eq!(none.scheme.body_use(&none.request), BodyUse::Replay);
     none.send();
-    assert!(none.base().starts_with("\"@method\": POST\n\"@target-uri\": https://example.com/foo?param=Value&Pet=dog\n"));
+    assert!(
+        none.base().starts_with("\"@method\": POST\n\"@target-uri\": https://example.com/foo?param=Value&Pet=dog\n")
+    );
 }
 
 #[test]
@@ -342,7 +346,9 @@ fn signatures_of_other_labels_stay_and_can_be_covered() {
     talk.header("signature", "sig1=:BBBB:");
     talk.send();
     let input = talk.sent("signature-input");
-    assert!(input.starts_with("other=(\"@method\");keyid=\"k\", sig1=(\"@method\" \"signature\";key=\"other\");created"));
+    assert!(
+        input.starts_with("other=(\"@method\");keyid=\"k\", sig1=(\"@method\" \"signature\";key=\"other\");created")
+    );
     assert!(talk.sent("signature").starts_with("other=:AAA=:, sig1=:"), "{}", talk.sent("signature"));
     assert_eq!(talk.sent("signature").matches("sig1").count(), 1);
     assert!(talk.base().contains("\"signature\";key=\"other\": :AAA=:\n"), "{}", talk.base());
@@ -408,8 +414,12 @@ fn all_six_algorithms_sign_what_their_public_keys_verify() {
         let rsa = || RsaKeyPair::from_pkcs8(&der).unwrap().public_key().as_ref().to_vec();
         type Verify = &'static dyn signature::VerificationAlgorithm;
         let (verify, public, len): (Verify, Vec<u8>, usize) = match algorithm {
-            EcdsaP256Sha256 => (&signature::ECDSA_P256_SHA256_FIXED, ec(&signature::ECDSA_P256_SHA256_FIXED_SIGNING), 64),
-            EcdsaP384Sha384 => (&signature::ECDSA_P384_SHA384_FIXED, ec(&signature::ECDSA_P384_SHA384_FIXED_SIGNING), 96),
+            EcdsaP256Sha256 => {
+                (&signature::ECDSA_P256_SHA256_FIXED, ec(&signature::ECDSA_P256_SHA256_FIXED_SIGNING), 64)
+            }
+            EcdsaP384Sha384 => {
+                (&signature::ECDSA_P384_SHA384_FIXED, ec(&signature::ECDSA_P384_SHA384_FIXED_SIGNING), 96)
+            }
             RsaPssSha512 => (&signature::RSA_PSS_2048_8192_SHA512, rsa(), 256),
             RsaV15Sha256 => (&signature::RSA_PKCS1_2048_8192_SHA256, rsa(), 256),
             _ => {
@@ -431,7 +441,10 @@ fn mistakes_in_the_configuration_are_named() {
         (json!({"algorithm": "ed25519"}), "`private_key` is missing"),
         (json!({"algorithm": "ed25519", "secret": "CANARY"}), "signs with a `private_key`"),
         (json!({"algorithm": "hmac-sha256", "secret": "CANARY", "private_key": "x"}), "cannot stand together"),
-        (json!({"algorithm": "hmac-sha256", "secret": "CANARY!", "secret_base64": true}), "`secret`: this is not base64"),
+        (
+            json!({"algorithm": "hmac-sha256", "secret": "CANARY!", "secret_base64": true}),
+            "`secret`: this is not base64",
+        ),
         (json!({"algorithm": "ecdsa-p256-sha256", "private_key": ED25519}), "`private_key`: the key cannot be used"),
         (json!({"algorithm": "ed25519", "private_key": "CANARY"}), "no private key in it"),
         (json!({"algorithm": "hmac-sha256", "secret": "CANARY", "label": "Sig"}), "`label` begins"),
