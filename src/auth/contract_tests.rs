@@ -47,7 +47,19 @@ fn samples() -> Vec<(&'static str, Value)> {
             "headers_to_sign": ["x-other"]}),
         ),
         ("http_signature", json!({"algorithm": "hmac-sha256", "secret": CANARY, "key_id": "k", "nonce": true})),
+        ("oauth1", json!({"consumer_key": "key", "consumer_secret": CANARY, "token": "t", "token_secret": CANARY})),
+        ("jwt", json!({"secret": CANARY, "payload": {"sub": "me"}})),
+        (
+            "asap",
+            json!({"issuer": "iss", "audience": ["aud"], "key_id": "iss/key", "reuse": true, "private_key": rsa_key()}),
+        ),
     ]
+}
+
+/// Making an RSA key takes its time.
+fn rsa_key() -> &'static str {
+    static KEY: std::sync::OnceLock<crate::secret::Secret> = std::sync::OnceLock::new();
+    KEY.get_or_init(|| jose::SigningKey::generate(jose::Algorithm::Rs256).unwrap().1).expose()
 }
 
 fn context() -> BuildContext {

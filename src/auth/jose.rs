@@ -503,4 +503,4 @@ const P521: Curve = Curve { name: "P-521", len: 66, signing: &signature::ECDSA_P
 const BEGIN: &str = "-----BEGIN ";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

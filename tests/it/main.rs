@@ -19,6 +19,7 @@ mod edgegrid;
 mod harness;
 mod hawk;
 mod lifecycle;
+mod oauth1;
 mod oauth2;
 mod rotation;
 mod rules;

@@ -275,8 +275,9 @@ fn answers_prove_themselves_or_are_refused() {
     let ok: &[u8] = b"{\"ok\":true}";
     let long = vec![b'x'; MAX_CHECKED + 1];
     type Make = fn(&Talk, &[u8]) -> Vec<(&'static str, String)>;
+    type Case<'a> = (&'static str, Make, &'a [u8], bool, Option<&'static str>);
     let right: Make = |talk, body| proof(talk, KEY, Some(body), "application/json; charset=utf-8", "x").to_vec();
-    let cases: [(&str, Make, &[u8], bool, Option<&str>); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("right", right, ok, true, None),
         ("no hash", |talk, _| proof(talk, KEY, None, "text/plain", "x").to_vec(), ok, true, None),
         ("none", |_, _| Vec::new(), ok, true, Some("brings no `Server-Authorization")),
