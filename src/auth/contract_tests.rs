@@ -1,4 +1,6 @@
-//! What every scheme has to keep to, checked over the registry.
+//! What every scheme has to keep to, checked over the registry. `wire` has what is about bodies and texts.
+
+mod wire;
 
 use std::{path::Path, sync::Mutex, time::UNIX_EPOCH};
 
