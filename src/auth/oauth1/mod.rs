@@ -1,9 +1,7 @@
 //! `oauth1`: OAuth 1.0a (RFC 5849): each request is signed, in the header, in the query or in the form that its body is.
 //!
-//! `sign` is the arithmetic, `parameters` what is signed and how it is written, `problem` what servers complain about,
-//! `login` the way to a token by a person's consent.
+//! `sign` is the arithmetic, `parameters` what is signed and how it is written, `problem` what servers complain about.
 
-mod login;
 mod parameters;
 mod problem;
 mod sign;
@@ -23,7 +21,6 @@ use serde::Deserialize;
 
 pub use self::sign::SignatureMethod;
 use self::{
-    login::Login,
     parameters::{Consumer, Message, PROTOCOL, Signed, Token, without_protocol},
     problem::Problem,
     sign::{Key, base_uri, encode, is_overheard, normalized_query},
@@ -49,7 +46,7 @@ pub struct Oauth1Config {
     /// Shared with the server; not used by the RSA methods.
     #[serde(default)]
     pub consumer_secret: Text,
-    /// Access token. Without one requests are two-legged, or `countersign login` gets one.
+    /// Access token. Without one requests are two-legged.
     #[serde(default)]
     pub token: Text,
     /// Secret of the token; not used by the RSA methods.
@@ -95,15 +92,6 @@ pub struct Oauth1Config {
     /// without decoding it first.
     #[serde(default)]
     pub normalize_query: bool,
-    /// For `countersign login`: where temporary credentials are got.
-    #[serde(default)]
-    pub request_token_url: Option<Text>,
-    /// For `countersign login`: where a person agrees, in a browser.
-    #[serde(default)]
-    pub authorize_url: Option<Text>,
-    /// For `countersign login`: where the token is got.
-    #[serde(default)]
-    pub access_token_url: Option<Text>,
 }
 
 /// Hash of `oauth_body_hash`.
@@ -159,10 +147,6 @@ impl Build for Oauth1Config {
         if self.signature_method.is_rsa() && self.private_key.as_ref().is_none_or(Text::is_empty) {
             errors.push(format!("{} needs `private_key`", self.signature_method.as_str()));
         }
-        let login = Login::configured(self, name, context).unwrap_or_else(|error| {
-            errors.push(error);
-            None
-        });
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -176,7 +160,6 @@ impl Build for Oauth1Config {
             credential,
             config: self.clone(),
             slots,
-            login,
             skew: Skew::default(),
             clock: context.clock.clone(),
         }))
@@ -243,7 +226,6 @@ struct Oauth1 {
     config: Oauth1Config,
     slots: Vec<Slot>,
     material: Held<Material>,
-    login: Option<Login>,
     skew: Skew,
     clock: Clock,
 }
@@ -283,16 +265,7 @@ impl AuthScheme for Oauth1 {
     }
 
     fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
-        match (&self.login, self.material.ready()) {
-            (None, ready) => ready,
-            (Some(login), Ready::Now) if login.has_token() => Ready::Now,
-            (Some(login), ready) => Ready::After(Box::pin(async move {
-                if let Ready::After(wait) = ready {
-                    wait.await?;
-                }
-                login.load().await
-            })),
-        }
+        self.material.ready()
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
@@ -345,24 +318,19 @@ impl AuthScheme for Oauth1 {
     }
 
     fn has_stale(&self) -> bool {
-        self.material.is_made() && self.login.as_ref().is_none_or(Login::has_token)
+        self.material.is_made()
     }
 
     fn describe(&self) -> String {
         let current = self.material.current();
         let key = current.as_ref().map_or("?", |entry| &entry.value.consumer.key);
-        let token = current.as_ref().map(|entry| self.token(&entry.value).token).filter(|token| !token.is_empty());
+        let token = current.as_ref().map(|entry| entry.value.token.token.clone()).filter(|token| !token.is_empty());
         let token = token.map(|token| format!(" token {}", mask(token.expose()))).unwrap_or_default();
         format!("oauth1 {} {key}{token}", self.config.signature_method.as_str())
     }
 }
 
 impl Oauth1 {
-    /// The token of a login, else that of the configuration.
-    fn token(&self, material: &Material) -> Token {
-        self.login.as_ref().and_then(Login::token).unwrap_or_else(|| material.token.clone())
-    }
-
     /// Takes what the client says of OAuth out of query and form, and respells the query if asked to. Gives the form, if
     /// the body is one.
     fn clean(&self, out: &mut Outgoing<'_>) -> Result<Option<Vec<u8>>, AuthError> {
@@ -406,7 +374,7 @@ impl Oauth1 {
             callback: &material.callback,
             verifier: material.verifier.expose(),
         };
-        let signed = material.consumer.sign(&self.config, &self.token(material), &message);
+        let signed = material.consumer.sign(&self.config, &material.token, &message);
         signed.map_err(|why| AuthError::missing(format!("credential `{}`: {why}", self.credential)))
     }
 
