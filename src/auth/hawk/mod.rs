@@ -23,7 +23,7 @@ use self::mac::{Artifacts, Kind};
 use super::{
     AuthError, AuthErrorKind, AuthScheme, Build, BuildContext,
     challenge::{self, Challenge},
-    held::{Field, Held, header_value, not_ready},
+    held::{Field, Held, header_value, named, not_ready},
     scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict, origin_form},
     skew::Skew,
 };
@@ -348,7 +348,8 @@ impl Hawk {
         let normalized = artifacts.normalized(Kind::Bewit);
         let mac = self.config.algorithm.mac(login.key.expose(), &normalized);
         out.canonical("hawk", "normalized", || normalized);
-        out.append_query("bewit", &artifacts.bewit(&login.id, &mac))
+        let bewit = artifacts.bewit(&login.id, &mac);
+        out.append_query("bewit", &bewit).map_err(|error| named(&self.credential, error))
     }
 
     /// 401: take over the server's time if it proved it, once; else look for another key.
