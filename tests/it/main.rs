@@ -27,3 +27,4 @@ mod schemes;
 mod streams;
 mod strict;
 mod threats;
+mod vectors;
