@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{
     AuthError, AuthScheme, Build, BuildContext,
     api_key::is_cookie_name,
-    held::{Field, Held, not_ready},
+    held::{Field, Held, named, not_ready},
     scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
 use crate::{config::text::Text, secret::Secret};
@@ -81,7 +81,7 @@ impl AuthScheme for Cookies {
         let entry = current.as_ref().ok_or_else(|| not_ready(&self.credential))?;
         round.stamp = entry.stamp;
         for (slot, value) in self.slots.iter().zip(&entry.value) {
-            out.set_cookie(slot.name(), value.expose())?;
+            out.set_cookie(slot.name(), value.expose()).map_err(|error| named(&self.credential, error))?;
         }
         Ok(())
     }

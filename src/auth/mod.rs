@@ -13,10 +13,13 @@ pub mod claims;
 mod command;
 pub mod cookies;
 pub mod digest;
+pub mod edgegrid;
 pub mod exec;
 pub mod fetch;
+pub mod hawk;
 pub mod held;
 pub mod holdings;
+pub mod http_signature;
 pub mod jose;
 pub mod jwt;
 pub mod list;
@@ -174,10 +177,16 @@ schemes! {
     "exec" => Exec(exec::ExecConfig),
     /// `oauth2`: a token from a token endpoint.
     "oauth2" => Oauth2(oauth2::Oauth2Config),
+    /// `hawk`: a MAC over every request.
+    "hawk" => Hawk(hawk::HawkConfig),
+    /// `edgegrid`: Akamai's signature.
+    "edgegrid" => Edgegrid(edgegrid::EdgegridConfig),
+    /// `http_signature`: HTTP Message Signatures.
+    "http_signature" => HttpSignature(http_signature::HttpSignatureConfig),
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 6] = ["hawk", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
+pub const LATER_TYPES: [&str; 3] = ["ntlm", "negotiate", "hmac"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {
