@@ -39,6 +39,11 @@ fn samples() -> Vec<(&'static str, Value)> {
             json!({"grant": "client_credentials", "token_url": "https://idp.test/t", "client_id": "id",
             "client_secret": CANARY}),
         ),
+        (
+            "hmac",
+            json!({"key": CANARY, "sign": "{method}{target}{timestamp}{nonce}",
+            "set": {"headers": {"X-Time": "{timestamp}", "X-Sign": "{signature}"}, "query": {"n": "{nonce}"}}}),
+        ),
     ]
 }
 

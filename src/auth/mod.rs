@@ -13,6 +13,7 @@ pub mod digest;
 pub mod exec;
 pub mod fetch;
 pub mod held;
+pub mod hmac;
 pub mod list;
 pub mod mtls;
 pub mod none;
@@ -141,11 +142,13 @@ schemes! {
     "exec" => Exec(exec::ExecConfig),
     /// `oauth2`: a token from a token endpoint.
     "oauth2" => Oauth2(oauth2::Oauth2Config),
+    /// `hmac`: a signature made as a template says.
+    "hmac" => Hmac(hmac::HmacConfig),
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 10] =
-    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
+pub const LATER_TYPES: [&str; 9] =
+    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

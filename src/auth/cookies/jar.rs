@@ -40,7 +40,9 @@ impl Jar {
     /// Keeps what a server set in its answer to a request, or deletes what that ends.
     pub(super) fn store(&mut self, set: SetCookie, target: &Target, uri: &Uri, now: SystemTime) {
         let host = host(target);
-        let Some((domain, host_only)) = domain(set.domain.as_deref().unwrap_or_default(), &host, target) else { return };
+        let Some((domain, host_only)) = domain(set.domain.as_deref().unwrap_or_default(), &host, target) else {
+            return;
+        };
         let safe = is_safe(target);
         if set.secure && !safe {
             return;
@@ -52,7 +54,10 @@ impl Jar {
         }
         let path = set.path.unwrap_or_else(|| default_path(uri));
         let shadows_safe = |known: &Cookie| {
-            known.secure && known.name == set.name && domains_meet(&known.domain, &domain) && path_matches(&path, &known.path)
+            known.secure
+                && known.name == set.name
+                && domains_meet(&known.domain, &domain)
+                && path_matches(&path, &known.path)
         };
         if !set.secure && !safe && self.cookies.iter().any(shadows_safe) {
             return;
@@ -193,8 +198,7 @@ fn domain(named: &str, host: &str, target: &Target) -> Option<(String, bool)> {
 
 /// True for `a.b.c` below `b.c`; no address is below another.
 fn is_below(host: &str, domain: &str, target: &Target) -> bool {
-    target.host.ip().is_none()
-        && host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    target.host.ip().is_none() && host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
 }
 
 /// True if names below belong to different people (publicsuffix.org, private section included).

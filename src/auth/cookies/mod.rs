@@ -129,7 +129,9 @@ impl CookiesConfig {
             errors.push("`import` fills a jar: add `cookie_jar: per_rule`".to_owned());
         }
         if self.mode == Mode::Isolate && self.prefer == Prefer::Client {
-            errors.push("`prefer: client` has no meaning with `mode: isolate`, which removes the client's cookies".to_owned());
+            errors.push(
+                "`prefer: client` has no meaning with `mode: isolate`, which removes the client's cookies".to_owned(),
+            );
         }
         errors
     }
@@ -194,7 +196,10 @@ struct Cookies {
 /// What is in the jars is as secret as a password.
 impl fmt::Debug for Cookies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cookies").field("credential", &self.credential).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Cookies")
+            .field("credential", &self.credential)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -236,10 +241,14 @@ impl Cookies {
         let mut all: Vec<Vec<u8>> = Vec::new();
         let clashes = |name: &[u8]| ours.iter().any(|(known, _)| known == name);
         let client_first = self.config.prefer == Prefer::Client;
-        all.extend(theirs.iter().filter(|pair| client_first || !clashes(slots::cookie_name(pair))).map(|pair| pair.to_vec()));
+        all.extend(
+            theirs.iter().filter(|pair| client_first || !clashes(slots::cookie_name(pair))).map(|pair| pair.to_vec()),
+        );
         let sent = |name: &[u8]| theirs.iter().any(|pair| slots::cookie_name(pair) == name);
         all.extend(
-            ours.iter().filter(|(name, _)| !client_first || !sent(name)).map(|(name, value)| [name.as_slice(), value].join(&b'=')),
+            ours.iter()
+                .filter(|(name, _)| !client_first || !sent(name))
+                .map(|(name, value)| [name.as_slice(), value].join(&b'=')),
         );
         all.join(&b"; "[..])
     }

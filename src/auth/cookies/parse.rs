@@ -221,16 +221,23 @@ mod tests {
         ] {
             assert_eq!(seconds(text), Some(1_623_233_894), "{text}");
         }
-        for text in
-            ["", "tomorrow", "Wed, 09 Jun 2021", "32 Jun 2021 10:18:14", "9 Jun 1600 10:18:14", "9 Jun 2021 24:00:00", "9 Jun 2021 1:2"]
-        {
+        for text in [
+            "",
+            "tomorrow",
+            "Wed, 09 Jun 2021",
+            "32 Jun 2021 10:18:14",
+            "9 Jun 1600 10:18:14",
+            "9 Jun 2021 24:00:00",
+            "9 Jun 2021 1:2",
+        ] {
             assert_eq!(seconds(text), None, "{text}");
         }
     }
 
     #[test]
     fn attributes_are_read_and_the_last_one_counts() {
-        let line = b" a = b c ;Path=/x;path=/y ; DOMAIN=.Example.COM; secure; max-age=-5; Max-Age=x; foo=bar; expires=never";
+        let line =
+            b" a = b c ;Path=/x;path=/y ; DOMAIN=.Example.COM; secure; max-age=-5; Max-Age=x; foo=bar; expires=never";
         let cookie = SetCookie::parse(line).unwrap();
         assert_eq!((cookie.name.as_slice(), cookie.value.as_slice()), (&b"a"[..], &b"b c"[..]));
         assert_eq!((cookie.domain.as_deref(), cookie.path.as_deref()), (Some("example.com"), Some(&b"/y"[..])));
@@ -247,10 +254,18 @@ mod tests {
             #HttpOnly_app.example.com\tFALSE\t/x\tTRUE\t1900000000.5\tb\t2=3\napp.example.com\tFALSE\t/\tFALSE\t-1\tc\n";
         let cookies = netscape(text).unwrap();
         assert_eq!(cookies.len(), 3);
-        assert_eq!((cookies[0].domain.as_str(), cookies[0].host_only, cookies[0].expires), ("example.com", false, None));
+        assert_eq!(
+            (cookies[0].domain.as_str(), cookies[0].host_only, cookies[0].expires),
+            ("example.com", false, None)
+        );
         assert!(cookies[1].host_only && cookies[1].secure && cookies[1].expires.is_some());
         assert_eq!(cookies[1].value, b"2=3");
-        for bad in ["CANARY", "h\tTRUE\t/\tFALSE\tsoon\ta\tCANARY", "h\tyes\t/\tFALSE\t0\ta\tCANARY", "h\tTRUE\t/\tFALSE\t0\ta\tCANARY;"] {
+        for bad in [
+            "CANARY",
+            "h\tTRUE\t/\tFALSE\tsoon\ta\tCANARY",
+            "h\tyes\t/\tFALSE\t0\ta\tCANARY",
+            "h\tTRUE\t/\tFALSE\t0\ta\tCANARY;",
+        ] {
             let error = netscape(&format!("# x\n{bad}\n")).unwrap_err();
             assert!(error.starts_with("line 2 ") && !error.contains("CANARY"), "{error}");
         }

@@ -1,6 +1,9 @@
 //! What templates give for a request. Pure: a [`View`] holds everything that they can ask for.
 
-use std::{borrow::Cow, time::SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use aws_lc_rs::digest;
 use base64::{
@@ -32,6 +35,7 @@ pub(super) struct View<'a> {
     /// All of the body, if it was read.
     pub(super) body: Option<&'a [u8]>,
     pub(super) now: SystemTime,
+    pub(super) lifetime: Duration,
     pub(super) timestamp: &'a TimeFormat,
     pub(super) nonce: &'a str,
     pub(super) key_id: &'a str,
@@ -93,6 +97,7 @@ impl<'a> View<'a> {
             Value::Param(name) => self.named(Kind::Query, name)?,
             Value::Form(name) => self.named(Kind::Form, name)?,
             Value::Timestamp(format) => owned(format.as_ref().unwrap_or(self.timestamp).write(self.now)),
+            Value::Expires(format) => owned(format.as_ref().unwrap_or(self.timestamp).write(self.now + self.lifetime)),
             Value::Nonce => text(self.nonce),
             Value::KeyId => text(self.key_id),
             Value::Part(name) => match self.parts.get(name) {

@@ -117,7 +117,8 @@ impl List {
         let text = match self.kind {
             Kind::Headers => {
                 let headers = &view.head.headers;
-                let line = |name: &http::HeaderName| (name.as_str().as_bytes().to_vec(), joined(headers, name).into_owned());
+                let line =
+                    |name: &http::HeaderName| (name.as_str().as_bytes().to_vec(), joined(headers, name).into_owned());
                 return Ok(headers.keys().map(line).collect());
             }
             Kind::Query => query(&view.head.uri).as_bytes(),

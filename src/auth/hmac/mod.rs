@@ -14,7 +14,7 @@ mod tests;
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::hmac;
@@ -31,16 +31,16 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-pub use self::{
-    list::{Kind, ListConfig},
-    stamp::{NonceFormat, TimeFormat},
-    template::{Each, Signed, Template, Written},
-};
 use self::{
     eval::{View, tells_length},
     list::List,
     stamp::{Nonces, hex},
     template::{Value, unknown},
+};
+pub use self::{
+    list::{Kind, ListConfig},
+    stamp::{NonceFormat, TimeFormat},
+    template::{Each, Signed, Template, Written},
 };
 use super::{
     AuthError, AuthScheme, Build, BuildContext,
@@ -51,7 +51,10 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::text::{Reference, Text},
+    config::{
+        text::{Reference, Text},
+        units::HumanDuration,
+    },
     secret::Secret,
 };
 
@@ -89,6 +92,9 @@ pub struct HmacConfig {
     /// How `{timestamp}` is written.
     #[serde(default = "unix")]
     pub timestamp: TimeFormat,
+    /// How long after `{timestamp}` the time of `{expires}` is.
+    #[serde(default = "five_minutes")]
+    pub lifetime: HumanDuration,
     /// How `{nonce}` is made, once for each send.
     #[serde(default)]
     pub nonce: NonceFormat,
@@ -178,10 +184,13 @@ fn unix() -> TimeFormat {
     TimeFormat::Unix(0)
 }
 
+fn five_minutes() -> HumanDuration {
+    HumanDuration(Duration::from_secs(300))
+}
+
 fn yes() -> bool {
     true
 }
-
 
 impl Build for HmacConfig {
     fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
@@ -276,9 +285,7 @@ fn check(config: &HmacConfig, lists: &IndexMap<String, List>) -> Vec<String> {
             Value::Part(name) if !config.parts.contains_key(name) => {
                 unknown("part", name, config.parts.keys().map(String::as_str))
             }
-            Value::List(name) if !lists.contains_key(name) => {
-                unknown("list", name, lists.keys().map(String::as_str))
-            }
+            Value::List(name) if !lists.contains_key(name) => unknown("list", name, lists.keys().map(String::as_str)),
             _ => continue,
         };
         if !errors.contains(&found) {
@@ -306,9 +313,9 @@ fn reaches<'a, const SCOPE: u8>(
             seen.push(name);
             config.parts.get(name).is_some_and(|part| reaches(part, goal, config, lists, seen))
         }
-        Value::List(name) => lists.get(name).is_some_and(|list| {
-            list.templates().into_iter().any(|each| reaches(each, goal, config, lists, seen))
-        }),
+        Value::List(name) => lists
+            .get(name)
+            .is_some_and(|list| list.templates().into_iter().any(|each| reaches(each, goal, config, lists, seen))),
         _ => false,
     })
 }
@@ -325,16 +332,16 @@ struct Uses {
 impl Uses {
     fn of(config: &HmacConfig, lists: &IndexMap<String, List>) -> Self {
         let any = |test: &dyn Fn(&Value) -> bool| config.values(lists).any(test);
-        let counted = matches!(
-            config.nonce,
-            NonceFormat::IncreasingMs | NonceFormat::IncreasingUs | NonceFormat::IncreasingNs
-        );
+        let counted =
+            matches!(config.nonce, NonceFormat::IncreasingMs | NonceFormat::IncreasingUs | NonceFormat::IncreasingNs);
         Self {
             body: any(&|value| matches!(value, Value::Body | Value::Form(_)))
                 || lists.values().any(|list| list.kind == Kind::Form)
                 || !config.set.form.is_empty(),
             length: any(&|value| *value == Value::Length),
-            time: any(&|value| matches!(value, Value::Timestamp(_)) || (counted && *value == Value::Nonce)),
+            time: any(&|value| {
+                matches!(value, Value::Timestamp(_) | Value::Expires(_)) || (counted && *value == Value::Nonce)
+            }),
             key_id: any(&|value| *value == Value::KeyId),
         }
     }
@@ -347,11 +354,7 @@ struct Material {
     references: Vec<(Reference, Secret)>,
 }
 
-fn material(
-    config: &HmacConfig,
-    credential: &Arc<str>,
-    context: &BuildContext,
-) -> Result<Held<Material>, Vec<String>> {
+fn material(config: &HmacConfig, credential: &Arc<str>, context: &BuildContext) -> Result<Held<Material>, Vec<String>> {
     if config.key.is_empty() {
         return Err(vec!["`key` is empty".to_owned()]);
     }
@@ -479,6 +482,7 @@ impl Send<'_> {
             target: out.target(),
             body: self.body.as_deref(),
             now: self.now,
+            lifetime: hmac.config.lifetime.get(),
             timestamp: &hmac.config.timestamp,
             nonce: &self.nonce,
             key_id: &self.material.key_id,
@@ -520,7 +524,9 @@ impl Send<'_> {
             if due(template) {
                 let text = self.text(out, template, signature)?;
                 let mut value = self.hmac.header(name, &text)?;
-                value.set_sensitive(signature.is_some() || template.is_literal() || template.references().next().is_some());
+                value.set_sensitive(
+                    signature.is_some() || template.is_literal() || template.references().next().is_some(),
+                );
                 out.set_header(header.clone(), value);
             }
         }
@@ -532,7 +538,10 @@ impl Send<'_> {
         let body = self.body.take().unwrap_or_default();
         let mut fields: Vec<&[u8]> = body
             .split(|byte| *byte == b'&')
-            .filter(|field| !field.is_empty() && eval::decoded(field.split(|b| *b == b'=').next().unwrap_or_default(), true) != name.as_bytes())
+            .filter(|field| {
+                !field.is_empty()
+                    && eval::decoded(field.split(|b| *b == b'=').next().unwrap_or_default(), true) != name.as_bytes()
+            })
             .collect();
         let ours = format!("{}={}", eval::form_encoded(name), eval::form_encoded(value));
         fields.push(ours.as_bytes());
@@ -547,7 +556,9 @@ impl Hmac {
 
     fn header(&self, name: &str, text: &str) -> Result<HeaderValue, AuthError> {
         HeaderValue::from_bytes(text.as_bytes()).map_err(|_| {
-            self.name(AuthError::missing(format!("the value for the header `{name}` holds a line break or another control character")))
+            self.name(AuthError::missing(format!(
+                "the value for the header `{name}` holds a line break or another control character"
+            )))
         })
     }
 

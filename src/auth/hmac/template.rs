@@ -65,6 +65,7 @@ pub(super) enum Value {
     Param(String),
     Form(String),
     Timestamp(Option<TimeFormat>),
+    Expires(Option<TimeFormat>),
     Nonce,
     KeyId,
     Part(String),
@@ -105,7 +106,7 @@ pub(super) enum Filter {
 }
 
 /// Every value, with the scope that it is limited to.
-const VALUES: [(&str, Option<u8>); 22] = [
+const VALUES: [(&str, Option<u8>); 23] = [
     ("method", None),
     ("scheme", None),
     ("host", None),
@@ -121,6 +122,7 @@ const VALUES: [(&str, Option<u8>); 22] = [
     ("param", None),
     ("form", None),
     ("timestamp", None),
+    ("expires", None),
     ("nonce", None),
     ("key_id", None),
     ("signature", Some(SET)),
@@ -196,7 +198,6 @@ impl<const SCOPE: u8> Template<SCOPE> {
     pub(super) fn is_literal(&self) -> bool {
         self.pieces.iter().all(|piece| matches!(piece, Piece::Literal(_)))
     }
-
 }
 
 fn parse_literal(literal: &str, scope: u8, before: usize, pieces: &mut Vec<Piece>) -> Result<(), String> {
@@ -209,7 +210,10 @@ fn parse_literal(literal: &str, scope: u8, before: usize, pieces: &mut Vec<Piece
         let inner = &rest[open..];
         let Some(end) = inner.strip_prefix('{').and_then(|inner| inner.find(['{', '}'])) else {
             let what = if inner.starts_with('{') { "`{` without its `}`" } else { "`}` without its `{`" };
-            return Err(format!("{what} at character {}; write {{open}} or {{close}} for the character itself", at(inner)));
+            return Err(format!(
+                "{what} at character {}; write {{open}} or {{close}} for the character itself",
+                at(inner)
+            ));
         };
         let (expression, after) = (&inner[1..=end], &inner[end + 1..]);
         if !after.starts_with('}') {
@@ -265,6 +269,8 @@ impl Value {
             ("length", None) => Self::Length,
             ("timestamp", None) => Self::Timestamp(None),
             ("timestamp", Some(format)) => Self::Timestamp(Some(TimeFormat::parse(format)?)),
+            ("expires", None) => Self::Expires(None),
+            ("expires", Some(format)) => Self::Expires(Some(TimeFormat::parse(format)?)),
             ("nonce", None) => Self::Nonce,
             ("key_id", None) => Self::KeyId,
             ("signature", None) => Self::Signature,
@@ -368,7 +374,7 @@ impl<const SCOPE: u8> JsonSchema for Template<SCOPE> {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         schemars::json_schema!({
             "type": ["string", "number", "boolean"],
-            "description": "A string with {value|filter} in it, and ${...} references as everywhere. Values: method, scheme, host, port, authority, path, query, target, url, body, length, header:NAME, param:NAME, form:NAME, timestamp, timestamp:FORMAT, nonce, key_id, parts.NAME, lists.NAME, open, close; below `set` also signature; in `each` and `empty` also name, value. Filters: lower, upper, trim, collapse, hex, HEX, base64, base64url, base64url_nopad, md5, sha1, sha256, sha384, sha512, urlencode, pathencode, formencode, urldecode, required, or:TEXT, blank:TEXT, prefix:TEXT, suffix:TEXT"
+            "description": "A string with {value|filter} in it, and ${...} references as everywhere. Values: method, scheme, host, port, authority, path, query, target, url, body, length, header:NAME, param:NAME, form:NAME, timestamp, timestamp:FORMAT, expires, expires:FORMAT, nonce, key_id, parts.NAME, lists.NAME, open, close; below `set` also signature; in `each` and `empty` also name, value. Filters: lower, upper, trim, collapse, hex, HEX, base64, base64url, base64url_nopad, md5, sha1, sha256, sha384, sha512, urlencode, pathencode, formencode, urldecode, required, or:TEXT, blank:TEXT, prefix:TEXT, suffix:TEXT"
         })
     }
 }
