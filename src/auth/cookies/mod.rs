@@ -5,6 +5,8 @@
 
 mod jar;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -294,7 +296,7 @@ impl AuthScheme for Cookies {
                 }
             });
         }
-        if reply.is_refusal() && self.values.is_rereadable() { Verdict::Renew } else { Verdict::Deliver }
+        self.values.review(reply)
     }
 
     fn tidy(&self, headers: &mut HeaderMap, _: &Round) {
@@ -304,7 +306,7 @@ impl AuthScheme for Cookies {
     }
 
     fn renew<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
-        Box::pin(self.values.renew(round.stamp))
+        self.values.renewed(round)
     }
 
     fn has_stale(&self) -> bool {

@@ -232,8 +232,14 @@ fn bodies_are_hashed_once_a_server_has_asked_for_it() {
     first.request.headers.insert("content-length", "3".parse().unwrap());
     assert_eq!(talk.scheme.body_use(&first.request), BodyUse::Replay);
     first.send();
-    assert_eq!(first.challenged(only), Verdict::Deliver, "the body went by unhashed");
-    assert_eq!(talk.scheme.body_use(&first.request), BodyUse::Whole);
+    assert_eq!(first.challenged(only), Verdict::Retry);
+    assert_eq!(
+        talk.scheme.body_use(&first.request),
+        BodyUse::Whole,
+        "so the driver reads all of it before the next send"
+    );
+    let error = first.send_body(None).unwrap_err();
+    assert!(error.message.contains("`limits.body_buffer`"), "{error}");
     let responses = ["abc", "abd"].map(|body| {
         let talk = Talk::new(value!({"qop": "auth-int"}));
         let mut exchange = talk.begin("http://h.test/");

@@ -401,7 +401,8 @@ impl KeyEncoding {
 
 const BASE64_LENIENT: base64::engine::GeneralPurpose = base64::prelude::BASE64_STANDARD_NO_PAD;
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+/// Reads hexadecimal digits.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> =
         text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
     (digits.len() % 2 == 0).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
@@ -653,7 +654,7 @@ impl AuthScheme for Hmac {
     }
 
     fn renew<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
-        Box::pin(self.material.renew(round.stamp))
+        self.material.renewed(round)
     }
 
     fn has_stale(&self) -> bool {
