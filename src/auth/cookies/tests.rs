@@ -128,7 +128,8 @@ async fn an_imported_file_fills_the_jar_and_is_read_again() {
     assert_eq!(app.sends(URL, None, None).await, "sid=CANARY-two!");
     assert!(!format!("{:?}", app.scheme).contains("CANARY"));
     std::fs::write(&file, "CANARY\n").unwrap();
-    let Ready::After(wait) = app.scheme.ready(app.context.clock.now(), &Round::new()) else {
+    let round = Round::new();
+    let Ready::After(wait) = app.scheme.ready(app.context.clock.now(), &round) else {
         panic!("a file is looked at")
     };
     let error = wait.await.unwrap_err();
