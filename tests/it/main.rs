@@ -11,12 +11,15 @@
 )]
 
 mod commands;
+mod cookies;
 mod corpora;
 mod demo;
 mod destination;
 mod digest;
 mod harness;
+mod hmac;
 mod lifecycle;
+mod lists;
 mod oauth2;
 mod rotation;
 mod rules;

@@ -129,9 +129,7 @@ async fn an_imported_file_fills_the_jar_and_is_read_again() {
     assert!(!format!("{:?}", app.scheme).contains("CANARY"));
     std::fs::write(&file, "CANARY\n").unwrap();
     let round = Round::new();
-    let Ready::After(wait) = app.scheme.ready(app.context.clock.now(), &round) else {
-        panic!("a file is looked at")
-    };
+    let Ready::After(wait) = app.scheme.ready(app.context.clock.now(), &round) else { panic!("a file is looked at") };
     let error = wait.await.unwrap_err();
     assert!(
         error.message.contains("credential `app`: `import`: line 1 has not") && !error.message.contains("CANARY"),

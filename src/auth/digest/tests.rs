@@ -348,3 +348,26 @@ fn configurations_that_cannot_work_are_refused() {
     let keys = value!({"username": "u", "password": "p", "retry": false, "nonce_count": "1"});
     assert_eq!(SchemeConfig::from_json("digest", keys).unwrap().build("x", &context).unwrap_err().len(), 2);
 }
+
+#[test]
+fn what_comes_after_the_body_is_heard_where_it_was_announced() {
+    let talk = Talk::new(value!({}));
+    let mut exchange = talk.begin("http://h.test/");
+    exchange.send();
+    exchange.challenged("Digest realm=r, nonce=n1, qop=auth");
+    exchange.send();
+    let mut headers = HeaderMap::new();
+    let ask = |headers: &HeaderMap, exchange: &Exchange<'_>| {
+        talk.scheme.reply_prefix(http::StatusCode::OK, headers, &exchange.round)
+    };
+    assert_eq!(ask(&headers, &exchange), 0);
+    headers.insert("trailer", "Expires, Authentication-Info".parse().unwrap());
+    assert!(ask(&headers, &exchange) > 0);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("authentication-info", "nextnonce=n2".parse().unwrap());
+    let target = Target::from_uri(&exchange.request.uri).unwrap();
+    let plain = Reply::new(http::StatusCode::OK, &headers, Hop::Origin, &exchange.request, &target);
+    let reply = Reply { trailers: Some(&trailers), ..plain };
+    assert_eq!(talk.scheme.review(&reply, &mut exchange.round), Verdict::Deliver);
+    assert_eq!(get(&talk.begin("http://h.test/").send(), "nonce"), "n2");
+}
