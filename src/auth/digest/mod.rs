@@ -36,7 +36,7 @@ use super::{
     AuthError, AuthErrorKind, AuthScheme, Build, BuildContext,
     challenge::parse_params,
     held::{Field, Held, header_value, not_ready},
-    scheme::{BodyUse, MAX_REPLY_PREFIX, Outgoing, Ready, Reply, Round, Slot, Verdict, request_target},
+    scheme::{BodyUse, Hop, MAX_REPLY_PREFIX, Outgoing, Ready, Reply, Round, Slot, Verdict, request_target},
 };
 use crate::{config::text::Text, secret::Secret, target::Target};
 
@@ -297,7 +297,7 @@ impl Digest {
         let method = out.head().method.as_str().to_owned();
         let body = match out.body() {
             Some(body) => body.clone(),
-            None if terms.qop == Some(Qop::AuthInt) && may_have_body(out.head()) => {
+            None if terms.qop == Some(Qop::AuthInt) && out.hop() == Hop::Origin => {
                 return Err(AuthError::missing(format!(
                     "credential `{}`: the server wants the body in the proof, and it was too long to be kept; raise \
                      `limits.body_buffer`",
@@ -463,12 +463,6 @@ fn normal(text: &str, utf8: bool) -> Cow<'_, str> {
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-/// True unless the head says that there is no body.
-fn may_have_body(head: &Parts) -> bool {
-    let length = head.headers.get(header::CONTENT_LENGTH);
-    head.headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length.as_bytes() != b"0")
 }
 
 /// All but the `attr-char` of RFC 8187.

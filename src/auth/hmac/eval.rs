@@ -141,12 +141,9 @@ impl<'a> View<'a> {
     }
 }
 
-/// Whether the length of this request's body can be told without reading it.
+/// Whether the length of this request's body can be told without reading it. A request without a body is read in no time.
 pub(super) fn tells_length(head: &Parts) -> bool {
-    let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
-    let known = head.headers.contains_key(header::CONTENT_LENGTH);
-    // Over HTTP/2 a request without a length may have a body.
-    !chunked && (known || head.version < http::Version::HTTP_2)
+    head.headers.contains_key(header::CONTENT_LENGTH)
 }
 
 /// The path as it is sent.

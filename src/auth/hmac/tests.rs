@@ -167,7 +167,7 @@ async fn azure_signs_its_fields_and_its_resource() {
     assert_eq!(
         signed,
         "PUT\n\n\n11\n\n\n\n\n\n\n\nx\nx-ms-blob-type:BlockBlob\nx-ms-date:Tue, 14 Nov 2023 22:13:20 GMT\n\
-         x-ms-meta-b:a b\nx-ms-version:2021-08-06\n/devstoreaccount1/c%20d/b\ncomp:metadata\ntimeout:20\nz:1+,2"
+         x-ms-meta-b:a   b\nx-ms-version:2021-08-06\n/devstoreaccount1/c%20d/b\ncomp:metadata\ntimeout:20\nz:1+,2"
     );
     assert!(request.header("authorization").starts_with("SharedKey devstoreaccount1:"));
     let mut own = Request::new("GET", url, &[("x-ms-version", "2019-12-12"), ("content-length", "0")], None);
@@ -395,7 +395,5 @@ fn only_what_signs_the_body_holds_it() {
     assert_eq!(usage("{body}", None), BodyUse::Whole);
     assert_eq!(usage("{form:x}", None), BodyUse::Whole);
     assert_eq!(usage("{length}", Some("5")), BodyUse::Pass);
-    let mut h2 = Request::new("POST", "https://h.test/", &[], None);
-    h2.head.version = http::Version::HTTP_2;
-    assert_eq!(Signer::new(plain("{length}"), 0, None).unwrap().scheme.body_use(&h2.head), BodyUse::Whole);
+    assert_eq!(usage("{length}", None), BodyUse::Whole, "there may be one without a length");
 }
