@@ -3,6 +3,8 @@
 //! A start loads the configuration, opens the authority, binds both listeners, and from then on hands each connection to
 //! `proxy`. A reload puts other rules and settings in force; a stop lets what runs finish.
 
+mod control;
+
 use std::{
     io,
     net::SocketAddr,
@@ -15,7 +17,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
 use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -25,6 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::{
         BuildContext,
+        login::{Logins, Pending, Prompt},
         oauth2::SharedTokens,
         sources::{SecretStore, Sources as SecretSources},
     },
@@ -35,6 +37,7 @@ use crate::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
         server,
+        tokens::Desk,
     },
     loading::{self, Loader, MakeContext, Origin, Ready},
     paths::DataDir,
@@ -111,6 +114,8 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
             sources: Arc::new(sources),
             tokens: stores,
             shared: SharedTokens::default(),
+            logins: Logins::default(),
+            environment: config.environment.as_deref().map(Arc::from),
         }
     })
 }
@@ -223,13 +228,15 @@ impl Base {
     /// What requests see from now on.
     fn snapshot(&self, rules: Arc<RuleSet>, config: &Config, clients: Vec<(Arc<str>, Secret)>) -> Snapshot {
         let mut known = clients;
-        known.push((self.login.user.as_str().into(), self.login.password.clone()));
+        let own_client: Arc<str> = self.login.user.as_str().into();
+        known.push((own_client.clone(), self.login.password.clone()));
         let unmatched = if self.inspect { Unmatched::Inspect } else { config.proxy.unmatched };
         let settings = Settings {
             unmatched,
             connect_ports: config.proxy.connect_ports.clone(),
             limits: config.proxy.limits.clone(),
             clients: Clients::new(known),
+            own_client,
             on_loopback: self.proxy_address.ip().is_loopback(),
         };
         Snapshot { rules, settings }
@@ -294,6 +301,7 @@ struct Core {
     stopping: CancellationToken,
     reloader: Arc<Reloader>,
     watcher: OnceLock<Watcher>,
+    desk: Desk,
     ca_pem: String,
 }
 
@@ -336,8 +344,10 @@ impl Core {
             let lookup = move |name: &str| current.upgrade()?.snapshot().rules.credential(name);
             context.sources.bind_credentials(Arc::new(lookup));
         }
+        let desk = desk(&proxy, &loader)?;
         let core = Arc::new(Self {
             proxy,
+            desk,
             loader,
             base,
             begun,
@@ -401,6 +411,41 @@ impl Core {
     }
 }
 
+/// What `login`, `logout` and `token` are done with in a running proxy. From here on requests may begin logins.
+fn desk(proxy: &Arc<Proxy>, loader: &Loader) -> Result<Desk, StartError> {
+    let context = loader.context().ok_or_else(|| StartError::Failed("nothing has been loaded".to_owned()))?;
+    let (found, named) = (Arc::downgrade(proxy), Arc::downgrade(proxy));
+    let console = Arc::downgrade(proxy);
+    context.logins.announce_to(move |pending| {
+        if let Some(proxy) = console.upgrade() {
+            proxy.console.announce(&invitation(pending));
+        }
+    });
+    Ok(Desk {
+        find: Box::new(move |name| found.upgrade()?.snapshot().rules.credential(name)),
+        names: Box::new(move || {
+            let Some(proxy) = named.upgrade() else { return Vec::new() };
+            proxy.snapshot().rules.credential_names().map(str::to_owned).collect()
+        }),
+        logins: context.logins.clone(),
+        runner: context.fetch.clone(),
+    })
+}
+
+/// What the terminal shows when a request needs a login.
+fn invitation(pending: &Pending) -> String {
+    let name = &pending.credential;
+    let whose = pending.client.as_ref().map_or_else(String::new, |client| format!(" --client {client}"));
+    match &pending.prompt {
+        Prompt::Visit { url } => {
+            format!("{name} needs a login; open this address, or run `countersign login {name}{whose}`:\n{url}")
+        }
+        Prompt::Code { url, code, .. } => {
+            format!("{name} needs a login; open {url} and type {code}, or run `countersign login {name}{whose}`")
+        }
+    }
+}
+
 fn config_errors(errors: &[String]) -> StartError {
     StartError::Config(errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))
 }
@@ -456,60 +501,6 @@ fn needs_restart(first: &Config, now: &Config) -> Option<String> {
     ];
     let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
     (!changed.is_empty()).then(|| format!("restart to put this in force too: {}", changed.join(", ")))
-}
-
-impl ControlState for Core {
-    fn status(&self) -> serde_json::Value {
-        let snapshot = self.proxy.snapshot();
-        let config = self.config();
-        let reload = self.reloader.store().status();
-        let counts = self.proxy.console.counts();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "started": rfc3339(self.begun),
-            "proxy": self.base.proxy_address.to_string(),
-            "console": self.base.console_address.to_string(),
-            "files": config.files,
-            "environment": config.environment,
-            "rules": snapshot.rules.rules_count(),
-            "hosts": snapshot.rules.hosts_count(),
-            "generation": reload.generation,
-            "in_force_since": rfc3339(reload.since),
-            "reload_error": reload.failure.map(|failure| failure.message),
-            "connections": self.proxy.tasks.len(),
-            "idle_upstream_connections": self.proxy.upstream.idle_connections(),
-            "exchanges": {
-                "total": counts.exchanges,
-                "answered": counts.answered,
-                "refused": counts.refused,
-                "broken": counts.broken,
-                "tunnels": counts.tunnels,
-                "token_requests": counts.token_requests,
-                "not_shown": counts.not_shown,
-            },
-        })
-    }
-
-    fn is_ready(&self) -> bool {
-        self.is_ready.load(Ordering::Acquire)
-    }
-
-    fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
-        let reloader = Arc::clone(&self.reloader);
-        Box::pin(async move {
-            let status =
-                tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
-            match status.failure {
-                Some(failure) => Err(failure.message),
-                None => Ok(format!("generation {} is in force", status.generation)),
-            }
-        })
-    }
-
-    fn stop(&self) {
-        self.stopping.cancel();
-    }
 }
 
 /// A proxy that runs.

@@ -68,6 +68,25 @@ pub struct MtlsConfig {
 
 impl Build for MtlsConfig {
     fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
+        let identity = self.held(name, context)?;
+        let roots = self.ca.as_ref().map(|ca| (ca.0.clone(), self.ca_only));
+        Ok(Arc::new(Mtls { credential: name.into(), slots: [Slot::Tls], identity, roots }))
+    }
+}
+
+impl MtlsConfig {
+    /// The identity alone, for a credential of another type.
+    pub(crate) fn identity(&self, name: &str, context: &BuildContext) -> Result<Held<Identity>, Vec<String>> {
+        if self.ca.is_some() {
+            let why = "`ca` can only stand in a credential of type `mtls`; here name the authority with `tls.extra_ca` of \
+                       the rule, and for token endpoints with `--upstream-ca`";
+            return Err(vec![why.to_owned()]);
+        }
+        self.held(name, context)
+    }
+
+    /// The identity, kept up to date with what it is read from.
+    fn held(&self, name: &str, context: &BuildContext) -> Result<Held<Identity>, Vec<String>> {
         let material = match (self.material(), self.ca_only && self.ca.is_none()) {
             (Ok(material), false) => material,
             (material, no_ca) => {
@@ -76,8 +95,7 @@ impl Build for MtlsConfig {
                 return Err(errors);
             }
         };
-        let credential: Arc<str> = name.into();
-        let (owner, texts) = (credential.clone(), material.texts(self.passphrase.as_ref()));
+        let (owner, texts) = (name.to_owned(), material.texts(self.passphrase.as_ref()));
         let fields = texts.iter().map(|(text, open)| if *open { Field::open(text) } else { Field::secret(text) });
         let identity = Held::new(name, fields.collect(), &context.sources, move |values| {
             material.identity(values).map_err(|why| AuthError::missing(format!("credential `{owner}`: {why}")))
@@ -90,8 +108,7 @@ impl Build for MtlsConfig {
             }
             identity.seed(values).map_err(|error| vec![error.message])?;
         }
-        let roots = self.ca.as_ref().map(|ca| (ca.0.clone(), self.ca_only));
-        Ok(Arc::new(Mtls { credential, slots: [Slot::Tls], identity, roots }))
+        Ok(identity)
     }
 }
 
@@ -177,8 +194,8 @@ impl Material {
 }
 
 /// What the connection shows of us.
-struct Identity {
-    binding: Arc<Binding>,
+pub(crate) struct Identity {
+    pub(crate) binding: Arc<Binding>,
     subject: String,
     not_after: Option<SystemTime>,
 }
