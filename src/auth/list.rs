@@ -1,6 +1,6 @@
 //! A list of credentials as one scheme: all are applied, in order, those that sign what is on the request last.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, request::Parts};
@@ -103,6 +103,10 @@ impl AuthScheme for List {
 
     fn binding(&self) -> Option<Arc<Binding>> {
         self.members.iter().find_map(|member| member.binding())
+    }
+
+    fn roots(&self) -> Option<(&Path, bool)> {
+        self.members.iter().find_map(|member| member.roots())
     }
 
     fn observe(&self, head: &Parts, round: &mut Round) {

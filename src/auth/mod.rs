@@ -18,6 +18,7 @@ pub mod exec;
 pub mod fetch;
 pub mod hawk;
 pub mod held;
+pub mod hmac;
 pub mod holdings;
 pub mod http_signature;
 pub mod jose;
@@ -186,7 +187,14 @@ schemes! {
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 3] = ["ntlm", "negotiate", "hmac"];
+pub const LATER_TYPES: [&str; 2] = ["ntlm", "negotiate"];
+
+/// `hmac`: a signature made as a template says.
+    "hmac" => Hmac(hmac::HmacConfig),
+}
+
+/// Types that the configuration format knows and this version cannot build.
+pub const LATER_TYPES: [&str; 2] = ["ntlm", "negotiate"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

@@ -37,7 +37,7 @@ use crate::{
     console::record::{CURRENT, Recording, SendKind, SendRecording},
     rules::{Lookup, NamedAddresses, Rule},
     target::Target,
-    upstream::{Link, Want, body::SendBody},
+    upstream::{self, Link, Want, body::SendBody},
 };
 
 /// The first send and at most three more.
@@ -162,6 +162,9 @@ impl<'a> Exchange<'a> {
                         link.release();
                     }
                 }
+            }
+            if prepared.auth.as_ref().is_some_and(|auth| auth.body_use(&prepared.head) == BodyUse::Whole) {
+                prepared.body.gather().await;
             }
         }
         // `review` delivers the answer to the last send, whatever it is.
@@ -462,6 +465,9 @@ impl<'a> Exchange<'a> {
     fn send_error(&self, why: &str) -> ProxyError {
         match self.conn.shared.broken() {
             Some(violation) => ProxyError::new(ErrorId::BadRequest, violation.0).closing(),
+            None if upstream::is_refusal(why) => {
+                ProxyError::new(ErrorId::UpstreamTls, format!("{}: {}", self.target, upstream::refusal(why)))
+            }
             None => ProxyError::new(ErrorId::UpstreamProtocol, format!("{}: {why}", self.target)),
         }
     }
@@ -485,6 +491,7 @@ impl<'a> Exchange<'a> {
         let answer = Reply {
             body: &body,
             body_complete: sent.ahead.as_ref().is_some_and(|ahead| ahead.is_complete()),
+            trailers: sent.ahead.as_ref().and_then(|ahead| ahead.trailers()),
             ..Reply::new(status, sent.response.headers(), Hop::Origin, request, self.target)
         };
         prepared.round.challenges.clear();

@@ -22,6 +22,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+pub use dial::{is_refusal, refusal};
 use http::Version;
 pub use link::{Link, SendError};
 pub use parent::{came_from_us, pseudonym};

@@ -13,6 +13,7 @@
 mod aws_sigv4;
 mod aws_sources;
 mod commands;
+mod cookies;
 mod corpora;
 mod demo;
 mod destination;
@@ -20,7 +21,9 @@ mod digest;
 mod edgegrid;
 mod harness;
 mod hawk;
+mod hmac;
 mod lifecycle;
+mod lists;
 mod oauth1;
 mod oauth2;
 mod rotation;
