@@ -20,8 +20,10 @@ mod negotiate;
 pub mod none;
 mod ntlm;
 pub mod oauth2;
+pub mod outgoing;
 pub mod refreshing;
 pub mod scheme;
+pub mod skew;
 pub mod slots;
 pub mod sources;
 
