@@ -47,7 +47,8 @@ fn hash_of(certificate: &X509Certificate<'_>) -> Option<&'static Algorithm> {
     if *oid != OID_PKCS1_RSASSAPSS {
         return None;
     }
-    let Ok(SignatureAlgorithm::RSASSA_PSS(params)) = SignatureAlgorithm::try_from(&certificate.signature_algorithm) else {
+    let Ok(SignatureAlgorithm::RSASSA_PSS(params)) = SignatureAlgorithm::try_from(&certificate.signature_algorithm)
+    else {
         return None;
     };
     let oid = params.hash_algorithm_oid();
@@ -114,7 +115,8 @@ mod tests {
         assert_eq!(server_end_point(b"no certificate"), None);
         // Certificates that `openssl req` made: `-sha1`, `-sha224`, and `-sigopt rsa_padding_mode:pss -sha384`.
         let pems = include_str!("../../tests/vectors/end_point_certificates.pem");
-        let leaves: Vec<_> = x509_parser::pem::Pem::iter_from_buffer(pems.as_bytes()).map(|pem| pem.unwrap().contents).collect();
+        let leaves: Vec<_> =
+            x509_parser::pem::Pem::iter_from_buffer(pems.as_bytes()).map(|pem| pem.unwrap().contents).collect();
         assert_eq!(leaves.len(), 5);
         for (leaf, hash) in leaves.iter().zip([&SHA256, &SHA224, &SHA384, &SHA256, &SHA256]) {
             assert_eq!(server_end_point(leaf), Some(digest_of(leaf, hash)));

@@ -39,6 +39,7 @@ fn samples() -> Vec<(&'static str, Value)> {
             json!({"grant": "client_credentials", "token_url": "https://idp.test/t", "client_id": "id",
             "client_secret": CANARY}),
         ),
+        ("ntlm", json!({"username": "ACME\\u", "password": CANARY})),
     ]
 }
 
@@ -109,7 +110,9 @@ async fn nothing_printed_holds_a_secret_and_masking_hears_of_all() {
         }
         let known = known.lock().unwrap();
         let sent = request.headers.get("authorization").and_then(|value| value.to_str().ok());
-        if let Some((_, credential)) = sent.and_then(|sent| sent.split_once(' ')).filter(|_| type_name != "digest") {
+        if let Some((_, credential)) =
+            sent.and_then(|sent| sent.split_once(' ')).filter(|_| !["digest", "ntlm"].contains(&type_name))
+        {
             assert!(known.iter().any(|known| known == credential), "{type_name}: {credential}");
         }
         assert!(keys.to_string().find(CANARY).is_none() || known.iter().any(|known| known == CANARY), "{type_name}");

@@ -18,7 +18,7 @@ pub mod list;
 pub mod mtls;
 mod negotiate;
 pub mod none;
-mod ntlm;
+pub mod ntlm;
 pub mod oauth2;
 pub mod outgoing;
 pub mod refreshing;
@@ -144,11 +144,13 @@ schemes! {
     "exec" => Exec(exec::ExecConfig),
     /// `oauth2`: a token from a token endpoint.
     "oauth2" => Oauth2(oauth2::Oauth2Config),
+    /// `ntlm`: a handshake that authenticates the connection.
+    "ntlm" => Ntlm(ntlm::NtlmConfig),
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 10] =
-    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
+pub const LATER_TYPES: [&str; 9] =
+    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "negotiate", "edgegrid", "http_signature", "hmac"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

@@ -18,6 +18,7 @@ pub struct Outgoing<'a> {
     hop: Hop,
     body: Option<&'a Bytes>,
     complete: bool,
+    has_body: Option<bool>,
     clock: &'a Clock,
     trace: Option<&'a mut Trace>,
     link: LinkState,
@@ -81,6 +82,7 @@ impl<'a> Outgoing<'a> {
             hop,
             body,
             complete: true,
+            has_body: None,
             clock,
             trace,
             link: LinkState::Fresh,
@@ -101,6 +103,13 @@ impl<'a> Outgoing<'a> {
     #[must_use]
     pub fn beginning(mut self, is_beginning: bool) -> Self {
         self.complete = !is_beginning;
+        self
+    }
+
+    /// Says whether the client sends a body; without this the head tells.
+    #[must_use]
+    pub fn with_body(mut self, has_body: bool) -> Self {
+        self.has_body = Some(has_body);
         self
     }
 
@@ -138,6 +147,16 @@ impl<'a> Outgoing<'a> {
             BodyPlan::Replaced(body) => Some(body),
             _ => self.body,
         }
+    }
+
+    /// True if the request has a body, whether it can be seen or not.
+    pub fn has_body(&self) -> bool {
+        self.has_body.unwrap_or_else(|| {
+            let length = self.head.headers.get(header::CONTENT_LENGTH);
+            self.head.headers.contains_key(header::TRANSFER_ENCODING)
+                || length.is_some_and(|length| length.as_bytes() != b"0")
+                || self.body.is_some_and(|body| !body.is_empty())
+        })
     }
 
     /// False if [`body`](Self::body) is only the beginning.

@@ -333,6 +333,7 @@ impl<'a> Exchange<'a> {
             http1_only: prepared.upgrade.is_some(),
             prefer_http1: self.conn.is_http1,
             named: self.target.host.ip().is_some_and(|ip| self.snapshot.rules.names_address(ip)),
+            client: prepared.round.client.as_deref(),
             fresh,
         };
         let leasing = self.conn.proxy.upstream.link(want);
@@ -358,9 +359,11 @@ impl<'a> Exchange<'a> {
             prepared.round.link = state;
             let (body, complete) = prepared.body.seen();
             let lent = self.recording.is_some_and(Recording::wants_heads).then_some(&mut trace);
+            prepared.round.proved = false;
             let mut out = Outgoing::new(head, self.target, Hop::Origin, body, &self.conn.proxy.clock, lent)
                 .on(state, link.certificate())
-                .beginning(!complete);
+                .beginning(!complete)
+                .with_body(!prepared.body.is_empty());
             auth.apply(&mut out, &mut prepared.round)?;
             plan = out.into_plan();
         }
@@ -487,10 +490,15 @@ impl<'a> Exchange<'a> {
         if verdict == Verdict::Refuse {
             return Err(auth.refusal(&prepared.round).into());
         }
-        if verdict == Verdict::Deliver {
-            if prepared.round.answered && !answer.is_refusal() {
-                sent.link.set_authenticated();
+        if answer.is_refusal() {
+            // What was proved on it, or would have been, counts no more; it is used again only if the handshake succeeds.
+            if auth.binding().is_some_and(|binding| binding.http1_only) {
+                sent.link.set_doubtful();
             }
+        } else if prepared.round.proved {
+            sent.link.set_authenticated();
+        }
+        if verdict == Verdict::Deliver {
             return Ok(verdict);
         }
         if sends == MAX_SENDS || !prepared.body.can_resend() {

@@ -70,6 +70,7 @@ async fn exchange(
             prefer_http1: false,
             // An endpoint may come out of a document that somebody else wrote, so no address is beyond doubt.
             named: false,
+            client: None,
             fresh,
         };
         let mut link = upstream.link(want).await.map_err(|error| cannot_connect(&error))?;

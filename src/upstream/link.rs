@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -60,8 +60,16 @@ pub(super) struct Conn {
     pub(super) tap: Arc<Tap>,
     facts: Facts,
     info: OnceLock<LinkInfo>,
-    authenticated: AtomicBool,
+    /// A [`LinkState`], or [`DOUBTFUL`].
+    identity: AtomicU8,
 }
+
+/// Nothing was proved on a connection.
+const FRESH: u8 = 0;
+/// A handshake has begun on it, or was refused, and has not succeeded yet.
+const DOUBTFUL: u8 = 1;
+/// Its identity was accepted.
+const AUTHENTICATED: u8 = 2;
 
 impl Conn {
     pub(super) fn new(hop: Hop, http2: bool, facts: Facts) -> Self {
@@ -72,7 +80,7 @@ impl Conn {
             tap: Arc::default(),
             facts,
             info: OnceLock::new(),
-            authenticated: AtomicBool::new(false),
+            identity: AtomicU8::new(FRESH),
         }
     }
 }
@@ -119,12 +127,19 @@ impl Link {
 
     /// Whether an earlier request on it was accepted under its binding.
     pub fn state(&self) -> LinkState {
-        if self.conn.authenticated.load(Ordering::Relaxed) { LinkState::Authenticated } else { LinkState::Fresh }
+        let authenticated = self.conn.identity.load(Ordering::Relaxed) == AUTHENTICATED;
+        if authenticated { LinkState::Authenticated } else { LinkState::Fresh }
     }
 
     /// A request was accepted under the binding of the connection.
     pub fn set_authenticated(&self) {
-        self.conn.authenticated.store(true, Ordering::Relaxed);
+        self.conn.identity.store(AUTHENTICATED, Ordering::Relaxed);
+    }
+
+    /// The identity of the connection was refused, or is being negotiated: unless it is accepted after all, nobody uses
+    /// the connection again.
+    pub fn set_doubtful(&self) {
+        self.conn.identity.store(DOUBTFUL, Ordering::Relaxed);
     }
 
     /// The certificate that the server showed, in DER.
@@ -141,6 +156,9 @@ impl Link {
     /// doubt, drop the link instead.
     pub fn release(self) {
         self.conn.tap.set(None);
+        if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL {
+            return;
+        }
         if let Sender::Http1(sender) = self.sender {
             self.shared.pool.put(&self.slot, sender, &self.conn);
         }

@@ -117,6 +117,8 @@ pub struct Want<'a> {
     pub prefer_http1: bool,
     /// A rule names the address, so `deny_addresses` does not hold.
     pub named: bool,
+    /// The proxy client that asks, if clients are named. An identity that was proved on a connection serves one of them.
+    pub client: Option<&'a str>,
     /// Do not take a pooled connection (a resend after a stale one).
     pub fresh: bool,
 }

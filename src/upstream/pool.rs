@@ -55,12 +55,15 @@ pub(super) struct Pool {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     target: Target,
+    /// Set where the binding is a login that requests perform.
+    client: Option<Arc<str>>,
     rest: KeyRest,
 }
 
 #[derive(Hash)]
 struct KeyRef<'a> {
     target: &'a Target,
+    client: Option<&'a str>,
     rest: KeyRest,
 }
 
@@ -79,7 +82,7 @@ struct KeyRest {
 
 impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        self.rest == key.rest && *self.target == key.target
+        self.rest == key.rest && *self.target == key.target && self.client == key.client.as_deref()
     }
 }
 
@@ -204,6 +207,7 @@ pub(super) async fn replace(link: &mut Link) -> Result<(), LinkError> {
         prefer_http1: true,
         // The address was judged when the link was leased.
         named: true,
+        client: None,
         fresh: true,
     };
     if let Started::Http1(sender, conn) = open(&link.shared, &link.settings, &want).await? {
@@ -413,11 +417,12 @@ impl Pool {
             binding: want.binding.map_or(0, |binding| binding.id),
             named: want.named,
         };
-        let wanted = KeyRef { target: want.target, rest };
+        let client = want.client.filter(|_| want.binding.is_some_and(|binding| binding.http1_only));
+        let wanted = KeyRef { target: want.target, client, rest };
         if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&wanted) {
             return Ok(slot.clone());
         }
-        let key = Key { target: want.target.clone(), rest };
+        let key = Key { target: want.target.clone(), client: client.map(Into::into), rest };
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         let slot =
             slots.entry(key).or_insert_with(|| Arc::new(Slot { target: want.target.clone(), state: Mutex::default() }));

@@ -43,11 +43,9 @@ pub(crate) fn mech_types(mechanisms: &[&[u8]]) -> Vec<u8> {
 
 /// The first token: the mechanisms that we can do, and the first message of the first of them.
 pub(crate) fn init(mechanisms: &[&[u8]], token: &[u8]) -> Vec<u8> {
-    let content = [
-        element(tag::CONTEXT, &mech_types(mechanisms)),
-        element(tag::CONTEXT | 2, &element(tag::OCTETS, token)),
-    ]
-    .concat();
+    let content =
+        [element(tag::CONTEXT, &mech_types(mechanisms)), element(tag::CONTEXT | 2, &element(tag::OCTETS, token))]
+            .concat();
     let inner = element(tag::CONTEXT, &element(tag::SEQUENCE, &content));
     element(tag::APPLICATION_0, &[element(tag::OID, SPNEGO), inner].concat())
 }

@@ -85,11 +85,7 @@ pub(crate) fn responses_v2(
     temp.extend_from_slice(target_info);
     temp.extend_from_slice(&[0; 4]);
     let proof = hmac_md5(&**ntowfv2, &[server, &temp]);
-    let lm = if had_timestamp {
-        vec![0; 24]
-    } else {
-        [&hmac_md5(&**ntowfv2, &[server, client])[..], client].concat()
-    };
+    let lm = if had_timestamp { vec![0; 24] } else { [&hmac_md5(&**ntowfv2, &[server, client])[..], client].concat() };
     Responses { nt: [&proof[..], &temp].concat(), lm, session_key: hmac_md5(&**ntowfv2, &[&proof[..]]) }
 }
 

@@ -189,7 +189,10 @@ mod tests {
         assert!(answer.mic);
         let message = &answer.message;
         assert_eq!(message[..12], [&SIGNATURE[..], &[3, 0, 0, 0]].concat());
-        assert_eq!((part(message, 36), part(message, 28), part(message, 44)), (&utf16le("User")[..], &utf16le("Domain")[..], &utf16le("PC")[..]));
+        assert_eq!(
+            (part(message, 36), part(message, 28), part(message, 44)),
+            (&utf16le("User")[..], &utf16le("Domain")[..], &utf16le("PC")[..])
+        );
         assert_eq!(part(message, 12), [0; 24], "no LM response where there is a timestamp");
         assert_eq!(message[60..64], (flags::OFFERED & !flags::KEY_128).to_le_bytes());
         let nt = part(message, 20);

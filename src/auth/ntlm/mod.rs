@@ -200,7 +200,9 @@ impl Ntlm {
                 return Err(AuthError::missing(format!("credential `{owner}`: `{bad}` holds a control character")));
             }
             if [&user, &domain, &workstation].iter().any(|text| text.len() > MAX_NAME) {
-                return Err(AuthError::missing(format!("credential `{owner}`: a name is longer than {MAX_NAME} bytes")));
+                return Err(AuthError::missing(format!(
+                    "credential `{owner}`: a name is longer than {MAX_NAME} bytes"
+                )));
             }
             let nt_hash = if hashed { parse_hash(&owner, secret.expose())? } else { crypt::nt_hash(secret.expose()) };
             let binding = Arc::new(Binding { id: next_binding_id(), client_cert: None, http1_only: true });
@@ -304,9 +306,9 @@ impl AuthScheme for Ntlm {
 pub(crate) fn remove_tokens(headers: &mut HeaderMap) {
     let is_token = |value: &HeaderValue| {
         let text = value.as_bytes();
-        [&b"negotiate "[..], b"ntlm "].iter().any(|scheme| {
-            text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-        })
+        [&b"negotiate "[..], b"ntlm "]
+            .iter()
+            .any(|scheme| text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))
     };
     let name = header::WWW_AUTHENTICATE;
     if headers.get_all(&name).iter().any(is_token) {

@@ -6,7 +6,6 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use http::{header, request::Parts};
 
 use super::{
     Envelope, Ntlm,
@@ -76,10 +75,15 @@ impl From<Verdict> for Heard {
 
 impl Talk {
     /// Writes what is to be said now. True if that proves the identity of the connection.
-    pub(super) fn speak(&mut self, ntlm: &Ntlm, identity: &Identity, out: &mut Outgoing<'_>) -> Result<bool, AuthError> {
+    pub(super) fn speak(
+        &mut self,
+        ntlm: &Ntlm,
+        identity: &Identity,
+        out: &mut Outgoing<'_>,
+    ) -> Result<bool, AuthError> {
         match &self.step {
             Step::Plain => return Ok(false),
-            Step::Answering { challenge, bare } if out.link() == LinkState::Begun => {
+            Step::Answering { challenge, bare } if out.link() == LinkState::Continued => {
                 let (challenge, bare) = (challenge.clone(), *bare);
                 self.prove(ntlm, identity, &challenge, bare, out)?;
                 return Ok(true);
@@ -97,7 +101,8 @@ impl Talk {
             }
             Step::Answering { .. } => self.broke_off = true,
             Step::Start | Step::Riding
-                if out.link() == LinkState::Authenticated && !ntlm.habits.get(out.hop(), out.target()).every_request =>
+                if out.link() == LinkState::Authenticated
+                    && !ntlm.habits.get(out.hop(), out.target()).every_request =>
             {
                 self.step = Step::Riding;
                 out.note(|| format!("{}: the connection is authenticated already", ntlm.name));
@@ -130,7 +135,7 @@ impl Talk {
             _ => self.negotiate.clone(),
         };
         self.write(ntlm, &token, out)?;
-        let withheld = may_have_body(out.head());
+        let withheld = out.has_body();
         if withheld {
             out.withhold_body();
         }
@@ -168,11 +173,7 @@ impl Talk {
         let token = if bare || self.envelope != Envelope::Negotiate {
             answer.message
         } else {
-            let mic = first_signature(
-                &answer.session_key,
-                answer.signs,
-                &spnego::mech_types(&[spnego::NTLM]),
-            );
+            let mic = first_signature(&answer.session_key, answer.signs, &spnego::mech_types(&[spnego::NTLM]));
             // Windows insists on it where the message itself has a MIC.
             spnego::response(&answer.message, answer.mic.then_some(&mic[..]))
         };
@@ -241,7 +242,10 @@ impl Talk {
             let other = if self.envelope == Envelope::Negotiate { Envelope::Ntlm } else { Envelope::Negotiate };
             let other_word = if other == Envelope::Negotiate { "negotiate" } else { "ntlm" };
             let may_switch = ntlm.terms.envelope == Envelope::Auto && !self.switched;
-            if may_switch && offers.iter().any(|offer| offer.is(other_word)) && !offers.iter().any(|offer| offer.is(word)) {
+            if may_switch
+                && offers.iter().any(|offer| offer.is(other_word))
+                && !offers.iter().any(|offer| offer.is(word))
+            {
                 self.envelope = other;
                 self.switched = true;
                 self.step = Step::Challenged;
@@ -314,20 +318,13 @@ fn nonce(out: &Outgoing<'_>) -> [u8; 8] {
 }
 
 fn describe(identity: &Identity, challenge: &Challenge, terms: &Terms<'_>, answer: &Answer) -> String {
-    let binding = terms.channel_binding.map_or_else(
-        || "off".to_owned(),
-        |bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-    );
+    let binding = terms
+        .channel_binding
+        .map_or_else(|| "off".to_owned(), |bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect());
     format!(
         "server: {}\nserver flags: {:#010x}\nuser: {}\ndomain: {}\nservice: {}\nchannel binding: {binding}\nMIC: {}",
         challenge.target_name, challenge.flags, identity.user, identity.domain, terms.spn, answer.mic,
     )
-}
-
-/// True unless the head says that there is no body.
-fn may_have_body(head: &Parts) -> bool {
-    let length = head.headers.get(header::CONTENT_LENGTH);
-    head.headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length.as_bytes() != b"0")
 }
 
 /// What is known of servers, so that the next exchange is shorter.
