@@ -31,7 +31,9 @@ class NtlmHandler(Handler):
             self.account = None
             return self.challenge()
         scheme, _, token = value.partition(" ")
-        assert scheme in how.schemes, value
+        if scheme not in how.schemes:
+            self.context = self.account = None
+            return self.challenge()
         token = base64.b64decode(token, validate=True)
         try:
             if self.context is None or self.context.complete:
@@ -54,8 +56,10 @@ class NtlmHandler(Handler):
     def acceptor(self, scheme):
         how = self.server.origin.ntlm
         bindings = how.binding and GssChannelBindings(application_data=how.binding)
-        protocol = "negotiate" if scheme == "Negotiate" else "ntlm"
-        return spnego.server(protocol=protocol, options=spnego.NegotiateOptions.use_ntlm, channel_bindings=bindings)
+        if scheme == "Negotiate":
+            options = spnego.NegotiateOptions.use_negotiate
+            return spnego.server(protocol="negotiate", options=options, channel_bindings=bindings)
+        return spnego.server(protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm, channel_bindings=bindings)
 
     def challenge(self, *values):
         how = self.server.origin.ntlm
