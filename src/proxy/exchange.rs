@@ -34,7 +34,7 @@ use crate::{
     console::record::{CURRENT, Recording, SendKind, SendRecording},
     rules::{Lookup, NamedAddresses, Rule},
     target::Target,
-    upstream::{Link, Want, body::SendBody},
+    upstream::{Link, Pins, Want, body::SendBody},
 };
 
 /// The first send and at most three more.
@@ -93,6 +93,10 @@ struct Prepared {
     round: Round,
     /// The connection of the last send, where a handshake goes on on it.
     link: Option<Link>,
+    /// The client itself logs in to the connection that this leaves on.
+    logs_in: bool,
+    /// Where the connection stays afterwards, if it belongs to the client's.
+    pins: Option<Arc<Pins>>,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     expect: bool,
 }
@@ -233,7 +237,8 @@ impl<'a> Exchange<'a> {
         let reading = RequestBody::new(incoming, usage, limit, hop::is_conversation(&head));
         let body = reading.await.map_err(|error| self.body_error(&error, limit))?;
         let expect = head.headers.contains_key(header::EXPECT);
-        Ok(Prepared { head, body, rule, auth, round, link: None, upgrade, expect })
+        let logs_in = auth.is_none() && challenge::logs_in_connection(&head.headers);
+        Ok(Prepared { head, body, rule, auth, round, link: None, logs_in, pins: None, upgrade, expect })
     }
 
     fn body_error(&self, error: &ReadError, limit: usize) -> ProxyError {
@@ -330,17 +335,29 @@ impl<'a> Exchange<'a> {
             target: self.target,
             binding: binding.as_ref(),
             tls: policy,
-            http1_only: prepared.upgrade.is_some(),
+            http1_only: prepared.upgrade.is_some() || prepared.logs_in,
             prefer_http1: self.conn.is_http1,
             named: self.target.host.ip().is_some_and(|ip| self.snapshot.rules.names_address(ip)),
             client: prepared.round.client.as_deref(),
-            fresh,
+            fresh: fresh || prepared.logs_in,
         };
+        if let Some(pins) = self.conn.pins.get().filter(|_| prepared.auth.is_none()) {
+            let pinned = pins.take(&self.conn.proxy.upstream, &want).filter(|_| !fresh);
+            prepared.pins = pinned.is_some().then(|| Arc::clone(pins));
+            if let Some(link) = pinned {
+                return Ok((link, LinkState::Fresh));
+            }
+        }
         let leasing = self.conn.proxy.upstream.link(want);
         let link = match self.recording {
             Some(recording) => CURRENT.scope(Some(recording.clone()), leasing).await?,
             None => leasing.await?,
         };
+        if prepared.logs_in {
+            // Of use to this client alone, and only where its requests come one by one.
+            link.set_doubtful();
+            prepared.pins = self.conn.is_http1.then(|| Arc::clone(self.conn.pins.get_or_init(Arc::default)));
+        }
         let state = link.state();
         Ok((link, state))
     }
@@ -557,6 +574,9 @@ impl<'a> Exchange<'a> {
             auth.tidy(&mut head.headers, &prepared.round);
         }
         reply::protect(&mut head, prepared.auth.as_deref(), self.conn.is_intercepted());
+        if prepared.auth.is_none() && self.conn.is_http1 {
+            reply::announce_pins(&mut head);
+        }
         head.version = Version::HTTP_11;
         match (upstream, prepared.upgrade) {
             (Some(upstream), Some((asked, client))) => {
@@ -575,7 +595,7 @@ impl<'a> Exchange<'a> {
                     recording.response(&head);
                 }
                 let records = self.recording.cloned().zip(record);
-                let lease = Lease { link, request: prepared.body };
+                let lease = Lease { link, request: prepared.body, pins: prepared.pins };
                 let delivery = Delivery::new(ahead, incoming, lease, records, Some(self.conn.shared.running()));
                 Ok(Response::from_parts(head, OutBody::Delivery(delivery)))
             }

@@ -10,6 +10,7 @@ mod fetch;
 mod link;
 mod names;
 mod parent;
+mod pins;
 mod pool;
 mod settings;
 pub mod tap;
@@ -25,6 +26,7 @@ use arc_swap::ArcSwap;
 use http::Version;
 pub use link::{Link, SendError};
 pub use parent::{came_from_us, pseudonym};
+pub use pins::Pins;
 pub use settings::{ParentProxy, UpstreamSettings};
 use tap::Stream;
 

@@ -86,9 +86,24 @@ impl Equivalent<Key> for KeyRef<'_> {
     }
 }
 
+impl KeyRest {
+    fn of(settings: &Settings, want: &Want<'_>) -> Result<Self, LinkError> {
+        let encrypted = want.target.scheme == Scheme::Https;
+        let roots = if encrypted { settings.tls.generation(want.tls) } else { Ok(0) };
+        Ok(Self {
+            epoch: settings.epoch,
+            roots: roots.map_err(|why| LinkError::Tls { target: want.target.host_port(), why })?,
+            ca_only: encrypted && want.tls.ca_only,
+            binding: want.binding.map_or(0, |binding| binding.id),
+            named: want.named,
+        })
+    }
+}
+
 /// The connections of one key.
 pub(super) struct Slot {
     pub(super) target: Target,
+    rest: KeyRest,
     state: Mutex<State>,
 }
 
@@ -337,6 +352,11 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True if a connection of this slot is what is wanted.
+    pub(super) fn fits(&self, settings: &Settings, want: &Want<'_>) -> bool {
+        self.target == *want.target && KeyRest::of(settings, want).is_ok_and(|rest| rest == self.rest)
+    }
+
     /// With `fresh`, only connections opened since then will do.
     fn next_step(&self, pool: &Pool, http1_only: bool, fresh: Option<Instant>, now: Instant) -> Step {
         let mut state = self.lock();
@@ -408,15 +428,7 @@ impl State {
 
 impl Pool {
     fn slot(&self, settings: &Settings, want: &Want<'_>) -> Result<Arc<Slot>, LinkError> {
-        let encrypted = want.target.scheme == Scheme::Https;
-        let roots = if encrypted { settings.tls.generation(want.tls) } else { Ok(0) };
-        let rest = KeyRest {
-            epoch: settings.epoch,
-            roots: roots.map_err(|why| LinkError::Tls { target: want.target.host_port(), why })?,
-            ca_only: encrypted && want.tls.ca_only,
-            binding: want.binding.map_or(0, |binding| binding.id),
-            named: want.named,
-        };
+        let rest = KeyRest::of(settings, want)?;
         let client = want.client.filter(|_| want.binding.is_some_and(|binding| binding.http1_only));
         let wanted = KeyRef { target: want.target, client, rest };
         if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&wanted) {
@@ -424,8 +436,9 @@ impl Pool {
         }
         let key = Key { target: want.target.clone(), client: client.map(Into::into), rest };
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let slot =
-            slots.entry(key).or_insert_with(|| Arc::new(Slot { target: want.target.clone(), state: Mutex::default() }));
+        let slot = slots
+            .entry(key)
+            .or_insert_with(|| Arc::new(Slot { target: want.target.clone(), rest, state: Mutex::default() }));
         Ok(slot.clone())
     }
 

@@ -17,6 +17,7 @@ mod destination;
 mod digest;
 mod harness;
 mod lifecycle;
+mod ntlm;
 mod oauth2;
 mod rotation;
 mod rules;
