@@ -224,6 +224,8 @@ async fn a_connection_serves_one_credential_and_one_client() {
         Client::new(&proxy).connect_headers(&format!("Proxy-Authorization: Basic {login}\r\n"))
     };
     let (a, b) = (of("a", &a), of("b", &b));
+    // A client that speaks HTTP/2 gets the same, on connections of HTTP/1.1.
+    assert_eq!(a.clone().h2().get(&format!("{base}/x")).await.text(), "ann");
     for _ in 0..2 {
         for (client, path, account) in [(&a, "/x", "ann"), (&b, "/x", "ann"), (&a, "/bob", "bob"), (&b, "/bob", "bob")]
         {
@@ -237,8 +239,6 @@ async fn a_connection_serves_one_credential_and_one_client() {
     let mut connections: Vec<_> = logins.iter().map(|visit| visit.connection).collect();
     connections.dedup();
     assert_eq!(connections.len(), 4);
-    // A client that speaks HTTP/2 gets the same, on connections of HTTP/1.1.
-    assert_eq!(a.clone().h2().get(&format!("{base}/x")).await.text(), "ann");
 }
 
 /// A client that logs in by itself: its connection here and one upstream belong together, and to nobody else.
