@@ -30,7 +30,7 @@ use crate::{
     },
     clock::Clock,
     config::{Config, Unmatched},
-    console::{ConsoleOptions, record::Console, redact::Redactor},
+    console::{ConsoleOptions, Keep, record::Console, redact::Redactor},
     control::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
@@ -304,6 +304,13 @@ impl Core {
         redactor.set_names(&config.redact);
         options.body_limit = config.console.body_limit;
         options.environment = config.environment.clone();
+        let keep = &config.console;
+        options.keep = Some(Keep {
+            exchanges: keep.keep_exchanges,
+            age: keep.keep_age,
+            bytes: keep.keep_bytes,
+            body_limit: keep.body_limit,
+        });
         let console = Console::new(options).map_err(|error| StartError::failed("the console does not start", error))?;
         let settings = base.upstream(&loader, config, &ready.rules).map_err(|errors| config_errors(&errors))?;
         upstream.set(settings);
