@@ -13,10 +13,11 @@ pub mod cookies;
 pub mod digest;
 pub mod exec;
 pub mod fetch;
+mod habits;
 pub mod held;
 pub mod list;
 pub mod mtls;
-mod negotiate;
+pub mod negotiate;
 pub mod none;
 pub mod ntlm;
 pub mod oauth2;
@@ -146,11 +147,12 @@ schemes! {
     "oauth2" => Oauth2(oauth2::Oauth2Config),
     /// `ntlm`: a handshake that authenticates the connection.
     "ntlm" => Ntlm(ntlm::NtlmConfig),
+    /// `negotiate`: SPNEGO with Kerberos or NTLM.
+    "negotiate" => Negotiate(negotiate::NegotiateConfig),
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 9] =
-    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "negotiate", "edgegrid", "http_signature", "hmac"];
+pub const LATER_TYPES: [&str; 8] = ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "edgegrid", "http_signature", "hmac"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

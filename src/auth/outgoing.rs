@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts};
 use super::scheme::{AuthError, Hop, LinkState, Slot};
 use crate::{
     clock::Clock,
-    target::{Scheme, Target},
+    target::{Host, Scheme, Target},
 };
 
 /// The request as it is about to leave, lent to a scheme.
@@ -22,6 +22,7 @@ pub struct Outgoing<'a> {
     clock: &'a Clock,
     trace: Option<&'a mut Trace>,
     link: LinkState,
+    peer_host: Option<&'a Host>,
     peer_certificate: Option<&'a [u8]>,
     plan: BodyPlan,
 }
@@ -86,6 +87,7 @@ impl<'a> Outgoing<'a> {
             clock,
             trace,
             link: LinkState::Fresh,
+            peer_host: None,
             peer_certificate: None,
             plan: BodyPlan::AsIs,
         }
@@ -96,6 +98,13 @@ impl<'a> Outgoing<'a> {
     pub fn on(mut self, link: LinkState, certificate: Option<&'a [u8]>) -> Self {
         self.link = link;
         self.peer_certificate = certificate;
+        self
+    }
+
+    /// Says who is at the other end, if it is not the target: the parent proxy.
+    #[must_use]
+    pub fn to(mut self, host: &'a Host) -> Self {
+        self.peer_host = Some(host);
         self
     }
 
@@ -162,6 +171,11 @@ impl<'a> Outgoing<'a> {
     /// False if [`body`](Self::body) is only the beginning.
     pub fn body_complete(&self) -> bool {
         self.complete
+    }
+
+    /// The host that judges the credential: that of the target, or the parent proxy's.
+    pub fn peer_host(&self) -> &Host {
+        self.peer_host.unwrap_or(&self.target.host)
     }
 
     /// What was proved on the connection before.

@@ -518,13 +518,14 @@ impl<'a> Exchange<'a> {
         if verdict == Verdict::Deliver {
             return Ok(verdict);
         }
-        if sends == MAX_SENDS || !prepared.body.can_resend() {
-            self.note(|| "refused, and the request cannot be sent again".to_owned());
-            return Ok(Verdict::Deliver);
-        }
         if verdict == Verdict::Renew {
+            // Also where this request cannot be sent again: the next one finds a better credential.
             let renewed = CURRENT.scope(self.recording.cloned(), auth.renew(&prepared.round)).await?;
             verdict = if renewed { Verdict::Retry } else { Verdict::Deliver };
+        }
+        if verdict != Verdict::Deliver && (sends == MAX_SENDS || !prepared.body.can_resend()) {
+            self.note(|| "refused, and the request cannot be sent again".to_owned());
+            return Ok(Verdict::Deliver);
         }
         if verdict >= Verdict::Retry {
             prepared.round.attempt += 1;

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     auth::scheme::{AuthScheme, BodyPlan, Hop, LinkState, Round},
     console::record::SendRecording,
-    target::Scheme,
+    target::{Host, Scheme},
 };
 
 /// A leased connection.
@@ -230,17 +230,17 @@ impl Link {
     async fn send_to_parent(&mut self, mut request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
         to_absolute_form(request.uri_mut(), self);
         request.headers_mut().append(header::VIA, parent::via());
-        let auth = self.settings.parent.as_ref().and_then(|proxy| proxy.auth.clone());
+        let parent = self.settings.parent.as_ref().and_then(|proxy| Some((proxy.auth.clone()?, proxy.host.clone())));
         // Nobody else's credentials for a proxy go to ours.
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
-        let Some(auth) = auth else { return self.pass(request).await };
+        let Some((auth, proxy)) = parent else { return self.pass(request).await };
         let mut round = Round::default();
         let mut state = self.parent_state();
         let (head, mut body) = request.into_parts();
         loop {
             let mut sent = head.clone();
             let has_body = !body.is_end_stream();
-            let plan = self.with_parent_credential(&*auth, &mut sent, has_body, state, &mut round).await;
+            let plan = self.with_parent_credential(&*auth, &proxy, &mut sent, has_body, state, &mut round).await;
             let (leaving, kept) = match plan {
                 // A leg of a handshake: the body waits.
                 BodyPlan::Withheld => (SendBody::Empty, Some(body)),
@@ -280,12 +280,13 @@ impl Link {
     async fn with_parent_credential(
         &self,
         auth: &dyn AuthScheme,
+        proxy: &Host,
         head: &mut request::Parts,
         has_body: bool,
         state: LinkState,
         round: &mut Round,
     ) -> BodyPlan {
-        let lent = parent::Lent { head, target: &self.slot.target, state, has_body, trace: None };
+        let lent = parent::Lent { head, target: &self.slot.target, proxy, state, has_body, trace: None };
         parent::authorize(auth, &self.shared, lent, round).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "no credential for the parent proxy");
             BodyPlan::AsIs

@@ -77,7 +77,8 @@ pub(super) async fn connect(
         let mut head = connect_head(target)?;
         let mut trace = Trace::default();
         if let Some(auth) = &proxy.auth {
-            let lent = Lent { head: &mut head, target, state, has_body: false, trace: Some(&mut trace) };
+            let lent =
+                Lent { head: &mut head, target, proxy: &proxy.host, state, has_body: false, trace: Some(&mut trace) };
             authorize(&**auth, shared, lent, &mut round).await?;
         }
         let recording = CURRENT.try_with(Clone::clone).ok().flatten().map(|current| current.send(SendKind::Connect));
@@ -132,6 +133,7 @@ fn refusal(proxy: &ParentProxy, status: StatusCode) -> LinkError {
 pub(super) struct Lent<'a> {
     pub(super) head: &'a mut request::Parts,
     pub(super) target: &'a Target,
+    pub(super) proxy: &'a Host,
     pub(super) state: LinkState,
     pub(super) has_body: bool,
     pub(super) trace: Option<&'a mut Trace>,
@@ -151,6 +153,7 @@ pub(super) async fn authorize(
     round.proved = false;
     let mut out = Outgoing::new(lent.head, lent.target, Hop::ParentProxy, None, &shared.clock, lent.trace)
         .on(lent.state, None)
+        .to(lent.proxy)
         .with_body(lent.has_body);
     auth.apply(&mut out, round)?;
     Ok(out.into_plan())

@@ -22,10 +22,11 @@ use zeroize::Zeroizing;
 use self::{
     crypt::Key,
     identity::Identity,
-    talk::{Habits, Talk},
+    talk::{Habit, Talk},
 };
 use super::{
     AuthError, AuthScheme, Build, BuildContext,
+    habits::Habits,
     held::{Field, Held, not_ready},
     scheme::{Binding, BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict, next_binding_id},
 };
@@ -157,7 +158,7 @@ pub(crate) struct Ntlm {
     terms: Terms,
     slots: [Slot; 1],
     identity: Held<Identity>,
-    habits: Habits,
+    habits: Habits<Habit>,
 }
 
 impl Ntlm {

@@ -1,10 +1,5 @@
 //! One handshake: what is said next, and what the answer means.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
-
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
@@ -22,7 +17,7 @@ use crate::{
         negotiate::spnego,
         scheme::{Hop, LinkState, Outgoing, Reply, Verdict},
     },
-    target::{Scheme, Target},
+    target::Scheme,
 };
 
 /// What one exchange has said and heard.
@@ -153,7 +148,7 @@ impl Talk {
         bare: bool,
         out: &mut Outgoing<'_>,
     ) -> Result<(), AuthError> {
-        let spn = ntlm.terms.spn.clone().unwrap_or_else(|| format!("HTTP/{}", out.target().host));
+        let spn = ntlm.terms.spn.clone().unwrap_or_else(|| format!("HTTP/{}", out.peer_host()));
         let binding = binding(ntlm.terms.channel_binding, out);
         let terms = Terms {
             offered: self.offered,
@@ -327,14 +322,6 @@ fn describe(identity: &Identity, challenge: &Challenge, terms: &Terms<'_>, answe
     )
 }
 
-/// What is known of servers, so that the next exchange is shorter.
-#[derive(Debug, Default)]
-pub(super) struct Habits {
-    origins: Mutex<HashMap<Target, Habit>>,
-    /// A credential for a parent proxy meets only that.
-    proxy: Mutex<Habit>,
-}
-
 /// What is known of one server.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Habit {
@@ -342,31 +329,4 @@ pub(super) struct Habit {
     pub(super) envelope: Envelope,
     /// It forgets who is at the other end of a connection: every request needs a handshake.
     pub(super) every_request: bool,
-}
-
-const MAX_ORIGINS: usize = 256;
-
-impl Habits {
-    pub(super) fn get(&self, hop: Hop, target: &Target) -> Habit {
-        match hop {
-            Hop::Origin => {
-                let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
-                origins.get(target).copied().unwrap_or_default()
-            }
-            Hop::ParentProxy => *self.proxy.lock().unwrap_or_else(PoisonError::into_inner),
-        }
-    }
-
-    fn change(&self, hop: Hop, target: &Target, change: impl FnOnce(&mut Habit)) {
-        match hop {
-            Hop::Origin => {
-                let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
-                if origins.len() >= MAX_ORIGINS && !origins.contains_key(target) {
-                    origins.clear();
-                }
-                change(origins.entry(target.clone()).or_default());
-            }
-            Hop::ParentProxy => change(&mut self.proxy.lock().unwrap_or_else(PoisonError::into_inner)),
-        }
-    }
 }
