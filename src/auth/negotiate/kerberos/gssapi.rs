@@ -60,12 +60,12 @@ fn answer(line: &str, context: &mut Option<Context>) -> Result<Said, String> {
 
 fn open(order: &Order) -> Result<ClientCtx, String> {
     let failed = |what: &str, error: libgssapi::error::Error| format!("{what}: {error}");
-    let mut mechanisms = OidSet::new().map_err(|error| failed("no mechanisms", error))?;
-    mechanisms.add(&GSS_MECH_SPNEGO).map_err(|error| failed("no SPNEGO", error))?;
+    let mut mechanisms = OidSet::new();
+    mechanisms.add(GSS_MECH_SPNEGO).map_err(|error| failed("no SPNEGO", error))?;
     let principal = match order.principal.as_str() {
         "" => None,
         name => Some(
-            Name::new(name.as_bytes(), Some(&GSS_NT_KRB5_PRINCIPAL)).map_err(|error| failed("`principal`", error))?,
+            Name::new(name.as_bytes(), Some(GSS_NT_KRB5_PRINCIPAL)).map_err(|error| failed("`principal`", error))?,
         ),
     };
     let credential = match &order.password {
@@ -76,14 +76,14 @@ fn open(order: &Order) -> Result<ClientCtx, String> {
     };
     let credential = credential.map_err(|error| failed("no ticket", error))?;
     let service = if order.service.contains('@') {
-        Name::new(order.service.as_bytes(), Some(&GSS_NT_KRB5_PRINCIPAL))
+        Name::new(order.service.as_bytes(), Some(GSS_NT_KRB5_PRINCIPAL))
     } else {
         let hosted = order.service.replacen('/', "@", 1);
-        Name::new(hosted.as_bytes(), Some(&GSS_NT_HOSTBASED_SERVICE))
+        Name::new(hosted.as_bytes(), Some(GSS_NT_HOSTBASED_SERVICE))
     };
     let service = service.map_err(|error| failed("the service's name", error))?;
     let mut flags = CtxFlags::empty();
     flags.set(CtxFlags::GSS_C_MUTUAL_FLAG, order.mutual);
     flags.set(CtxFlags::GSS_C_DELEG_FLAG, order.delegate);
-    Ok(ClientCtx::new(Some(credential), service, flags, Some(GSS_MECH_SPNEGO.clone())))
+    Ok(ClientCtx::new(Some(credential), service, flags, Some(GSS_MECH_SPNEGO)))
 }

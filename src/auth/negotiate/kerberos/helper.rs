@@ -8,7 +8,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Take},
     process::{Child, ChildStdin, ChildStdout, Command},
 };
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::auth::{command::withheld, negotiate::spnego::MAX_TOKEN};
 
@@ -17,18 +17,24 @@ pub const COMMAND: &str = "kerberos-context";
 /// Time for one step: it may ask two servers for a ticket each.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the first line asks for.
-#[derive(Debug, Serialize, Deserialize)]
+/// What the first line asks for. Wiped when dropped.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) principal: String,
     #[serde(default)]
-    pub(super) password: Option<Zeroizing<String>>,
+    pub(super) password: Option<String>,
     /// `HTTP/host` or `HTTP/host@REALM`.
     pub(super) service: String,
     pub(super) delegate: bool,
     pub(super) mutual: bool,
     /// Base64.
     pub(super) binding: Option<String>,
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        self.password.zeroize();
+    }
 }
 
 /// Every further line: a token of the server in base64.

@@ -18,7 +18,6 @@ use std::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, header, request::Parts};
-use zeroize::Zeroizing;
 
 pub(super) use self::fallback::WithFallback;
 use self::helper::{Environment, Helper, Order};
@@ -188,7 +187,7 @@ impl Kerberos {
         let identity = &current.as_ref().ok_or_else(|| not_ready(&self.credential))?.value;
         Ok(Order {
             principal: identity.principal.clone(),
-            password: identity.password.as_ref().map(|password| Zeroizing::new(password.expose().to_owned())),
+            password: identity.password.as_ref().map(|password| password.expose().to_owned()),
             service: service.to_owned(),
             delegate: self.delegate,
             mutual: self.mutual,
