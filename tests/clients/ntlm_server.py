@@ -14,7 +14,7 @@ from spnego.exceptions import SpnegoError
 
 
 class NtlmHandler(Handler):
-    """`server.origin.ntlm` says how; `server.origin.handshakes` counts what came of each."""
+    """`server.origin.ntlm` says how, and keeps what came of each handshake."""
 
     def setup(self):
         super().setup()
@@ -24,7 +24,7 @@ class NtlmHandler(Handler):
     def judge(self):
         """The account, or `None` after an answer of our own."""
         how = self.server.origin.ntlm
-        value = self.headers.get("authorization", "")
+        value = self.headers.get("proxy-authorization" if how.is_proxy else "authorization", "")
         if not value:
             if self.account and not how.every_request:
                 return self.account
@@ -63,9 +63,9 @@ class NtlmHandler(Handler):
 
     def challenge(self, *values):
         how = self.server.origin.ntlm
-        self.send_response(401)
+        self.send_response(407 if how.is_proxy else 401)
         for value in values or how.schemes:
-            self.send_header("WWW-Authenticate", value)
+            self.send_header("Proxy-Authenticate" if how.is_proxy else "WWW-Authenticate", value)
         self.send_header("content-length", "2")
         if values and how.close_on_leg_2:
             how.close_on_leg_2 -= 1
@@ -100,7 +100,7 @@ class NtlmHandler(Handler):
 class How:
     """What the origin offers and demands."""
 
-    def __init__(self, schemes=("NTLM",), binding=None, close_on_leg_2=0, every_request=False):
-        self.schemes, self.binding = schemes, binding
+    def __init__(self, schemes=("NTLM",), binding=None, close_on_leg_2=0, every_request=False, is_proxy=False):
+        self.schemes, self.binding, self.is_proxy = schemes, binding, is_proxy
         self.close_on_leg_2, self.every_request = close_on_leg_2, every_request
         self.results, self.flags, self.legs = [], [], 0

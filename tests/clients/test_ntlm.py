@@ -240,3 +240,37 @@ def test_our_messages_have_the_fields_of_another_client(ntlm, proxy, password, t
     info = NTClientChallengeV2.unpack(ours.nt_challenge_response[16:]).av_pairs
     assert info[AvId.target_name] == "HTTP/127.0.0.1" and ours.mic and any(ours.mic)
     assert info[AvId.channel_bindings] == bytes(16), "plain http binds to nothing"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_logs_in_by_itself(ntlm, proxy, password, tls):
+    """No rule is for this host: curl's own NTLM passes, and its connection upstream is nobody else's."""
+    origin = ntlm(tls)
+    one = proxy("version: 1\nproxy: {unmatched: inspect}\nrules: []\n", canaries=[password]).start()
+    own = ["--ntlm", "-u", f"{DOMAIN}\\{USER}:{password}"]
+    status, body = ask(one, *own, origin.url("/a"), origin.url("/b"))
+    assert status == 200 and body.count("ACME") == 2, body
+    assert origin.ntlm.results == ["ACME\\ann"]
+    assert len({connection for _, _, connection in origin.accepted}) == 1
+    status, body = ask(one, origin.url("/c"))
+    assert status == 401
+    status, body = ask(one, *own, origin.url("/post"), post="p" * 70_000)
+    assert status == 200 and '"bytes": 70000' in body
+
+
+@pytest.mark.parametrize("schemes", [("NTLM",), ("Negotiate",)])
+def test_a_parent_proxy(ntlm, proxy, password, schemes):
+    """The origin here plays a parent proxy that wants a login of the connection."""
+    parent = ntlm(is_proxy=True, schemes=schemes)
+    text = (f'version: 1\nproxy: {{upstream: {{url: "{parent.base}", auth: corp}}}}\ncredentials:\n'
+            f'  corp: {{type: ntlm, username: "{DOMAIN}\\\\{USER}", password: {password}}}\nrules: []\n')
+    one = proxy(text, canaries=[password]).start("trace")
+    for n in range(3):
+        status, body = ask(one, f"http://plain.test/{n}", post="q" * 60_000)
+        assert status == 200 and '"bytes": 60000' in body, (body, parent.ntlm.results)
+    assert parent.ntlm.results == ["ACME\\ann"]
+    wrong = canary("wrong")
+    one = proxy(text.replace(password, wrong), canaries=[wrong]).start("trace")
+    status, body = ask(one, "http://plain.test/")
+    assert status == 502 and "proxy.upstream.auth" in body
+    assert parent.ntlm.results == ["ACME\\ann", "InvalidTokenError"]
