@@ -26,6 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::{
         BuildContext,
+        login::{Logins, Pending, Prompt},
         oauth2::SharedTokens,
         sources::{SecretStore, Sources as SecretSources},
     },
@@ -36,6 +37,7 @@ use crate::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
         server,
+        tokens::Desk,
     },
     loading::{self, Loader, MakeContext, Origin, Ready},
     paths::DataDir,
@@ -112,6 +114,8 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
             sources: Arc::new(sources),
             tokens: stores,
             shared: SharedTokens::default(),
+            logins: Logins::default(),
+            environment: config.environment.as_deref().map(Arc::from),
         }
     })
 }
@@ -224,13 +228,15 @@ impl Base {
     /// What requests see from now on.
     fn snapshot(&self, rules: Arc<RuleSet>, config: &Config, clients: Vec<(Arc<str>, Secret)>) -> Snapshot {
         let mut known = clients;
-        known.push((self.login.user.as_str().into(), self.login.password.clone()));
+        let own_client: Arc<str> = self.login.user.as_str().into();
+        known.push((own_client.clone(), self.login.password.clone()));
         let unmatched = if self.inspect { Unmatched::Inspect } else { config.proxy.unmatched };
         let settings = Settings {
             unmatched,
             connect_ports: config.proxy.connect_ports.clone(),
             limits: config.proxy.limits.clone(),
             clients: Clients::new(known),
+            own_client,
             on_loopback: self.proxy_address.ip().is_loopback(),
         };
         Snapshot { rules, settings }
@@ -295,6 +301,7 @@ struct Core {
     stopping: CancellationToken,
     reloader: Arc<Reloader>,
     watcher: OnceLock<Watcher>,
+    desk: Desk,
     ca_pem: String,
 }
 
@@ -337,8 +344,10 @@ impl Core {
             let lookup = move |name: &str| current.upgrade()?.snapshot().rules.credential(name);
             context.sources.bind_credentials(Arc::new(lookup));
         }
+        let desk = desk(&proxy, &loader)?;
         let core = Arc::new(Self {
             proxy,
+            desk,
             loader,
             base,
             begun,
@@ -399,6 +408,41 @@ impl Core {
         tokio::spawn(server::router(state, token, self.base.console_address).serve(sockets.console));
         tokio::spawn(serve::accept(Arc::clone(&self.proxy), sockets.proxy));
         self.is_ready.store(true, Ordering::Release);
+    }
+}
+
+/// What `login`, `logout` and `token` are done with in a running proxy. From here on requests may begin logins.
+fn desk(proxy: &Arc<Proxy>, loader: &Loader) -> Result<Desk, StartError> {
+    let context = loader.context().ok_or_else(|| StartError::Failed("nothing has been loaded".to_owned()))?;
+    let (found, named) = (Arc::downgrade(proxy), Arc::downgrade(proxy));
+    let console = Arc::downgrade(proxy);
+    context.logins.announce_to(move |pending| {
+        if let Some(proxy) = console.upgrade() {
+            proxy.console.announce(&invitation(pending));
+        }
+    });
+    Ok(Desk {
+        find: Box::new(move |name| found.upgrade()?.snapshot().rules.credential(name)),
+        names: Box::new(move || {
+            let Some(proxy) = named.upgrade() else { return Vec::new() };
+            proxy.snapshot().rules.credential_names().map(str::to_owned).collect()
+        }),
+        logins: context.logins.clone(),
+        runner: context.fetch.clone(),
+    })
+}
+
+/// What the terminal shows when a request needs a login.
+fn invitation(pending: &Pending) -> String {
+    let name = &pending.credential;
+    let whose = pending.client.as_ref().map_or_else(String::new, |client| format!(" --client {client}"));
+    match &pending.prompt {
+        Prompt::Visit { url } => {
+            format!("{name} needs a login; open this address, or run `countersign login {name}{whose}`:\n{url}")
+        }
+        Prompt::Code { url, code, .. } => {
+            format!("{name} needs a login; open {url} and type {code}, or run `countersign login {name}{whose}`")
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     control::{
         ControlState,
         replay::{self, Entrance},
+        tokens::{Desk, pending_json},
     },
     rules::Lookup,
     target::Target,
@@ -43,6 +44,7 @@ impl ControlState for Core {
             "in_force_since": rfc3339(reload.since),
             "reload_error": reload.failure.map(|failure| failure.message),
             "connections": self.proxy.tasks.len(),
+            "logins": self.desk.logins.open().iter().map(|pending| pending_json(pending)).collect::<Vec<_>>(),
             "idle_upstream_connections": self.proxy.upstream.idle_connections(),
             "exchanges": {
                 "total": counts.exchanges,
@@ -129,6 +131,10 @@ impl ControlState for Core {
                 None => Ok(format!("generation {} is in force", status.generation)),
             }
         })
+    }
+
+    fn tokens(&self) -> &Desk {
+        &self.desk
     }
 
     fn stop(&self) {

@@ -1,6 +1,6 @@
 //! Looking at a configuration without running it: `check` and `rules`.
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, path::Path, sync::Arc};
 
 use tokio::runtime::Runtime;
 
@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     config::diagnostics::Diagnostics,
     console::Redactor,
+    control::tokens::Desk,
     loading::{Loader, Origin, Ready},
     rules::Node,
     upstream::{Upstream, UpstreamSettings},
@@ -26,8 +27,13 @@ pub(super) fn ready(global: &Global) -> Result<(Runtime, Ready), Failure> {
 
 /// The same with a clock of the caller's, and a redactor that learns the secrets.
 pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Runtime, Ready), Failure> {
+    let (runtime, ready, _) = everything(global, clock, redactor)?;
+    Ok((runtime, ready))
+}
+
+fn everything(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Runtime, Ready, Loader), Failure> {
     let runtime = start::runtime()?;
-    let ready = {
+    let (ready, loader) = {
         let _inside = runtime.enter();
         let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
         let context = app::build_context(&upstream, redactor, &global.data_dir()?, clock);
@@ -36,9 +42,26 @@ pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> 
         let settings = app::upstream_settings(&loader, &ready.loaded.config, &ready.rules)
             .map_err(|errors| Failure::Config(format!("error: {}", errors.join("\nerror: "))))?;
         upstream.set(settings);
-        ready
+        (ready, loader)
     };
-    Ok((runtime, ready))
+    Ok((runtime, ready, loader))
+}
+
+/// What `login`, `logout` and `token` are done with where no proxy runs.
+pub(super) fn desk(global: &Global) -> Result<(Runtime, Desk), Failure> {
+    let redactor = Redactor::default();
+    let (runtime, ready, loader) = everything(global, Clock::system(), &redactor)?;
+    let context = loader.context().cloned().ok_or_else(|| Failure::failed("nothing has been loaded"))?;
+    let rules = Arc::new(ready.rules);
+    let (found, named, tokens) = (rules.clone(), rules.clone(), rules);
+    context.sources.bind_credentials(Arc::new(move |name| tokens.credential(name)));
+    let desk = Desk {
+        find: Box::new(move |name| found.credential(name)),
+        names: Box::new(move || named.credential_names().map(str::to_owned).collect()),
+        logins: context.logins.clone(),
+        runner: context.fetch.clone(),
+    };
+    Ok((runtime, desk))
 }
 
 /// `check [FILE]`

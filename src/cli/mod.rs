@@ -5,9 +5,11 @@ mod ca;
 mod completions;
 mod config;
 mod demo;
+mod desk;
 mod env;
 mod explain;
 mod init;
+mod login;
 mod look;
 mod man;
 pub mod output;
@@ -15,6 +17,7 @@ pub mod run;
 mod secret;
 mod start;
 mod status;
+mod token;
 mod traffic;
 pub mod wiring;
 
@@ -97,6 +100,9 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Env(args) => env::env(&global, &args),
         Command::Config(command) => config::config(&global, command),
         Command::Secret(command) => secret::secret(&global, command),
+        Command::Login(args) => login::login(&global, &args),
+        Command::Logout(args) => login::logout(&global, args),
+        Command::Token(command) => token::token(&global, command),
         Command::Ca(command) => ca::ca(&global, command),
         Command::Init(args) => init::init(&global, &args, inherited),
         Command::Status => status::status(&global),

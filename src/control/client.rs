@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::run_file::RunInfo;
+use super::{run_file::RunInfo, tokens::TokenRequest};
 
 /// What the proxy answered.
 #[derive(Clone, Debug)]
@@ -60,6 +60,13 @@ pub struct Raw {
 /// Sends one request without a body and reads JSON.
 pub async fn ask(info: &RunInfo, method: Method, path: &str) -> Result<Answer, ClientError> {
     let answer = send(info, method, path, Bytes::new()).await?;
+    Ok(Answer { status: answer.status, json: serde_json::from_slice(&answer.body).unwrap_or_default() })
+}
+
+/// Asks for tokens or logins.
+pub async fn ask_tokens(info: &RunInfo, request: &TokenRequest) -> Result<Answer, ClientError> {
+    let body = serde_json::to_vec(request).unwrap_or_default();
+    let answer = send(info, Method::POST, "/api/tokens", body.into()).await?;
     Ok(Answer { status: answer.status, json: serde_json::from_slice(&answer.body).unwrap_or_default() })
 }
 
@@ -181,8 +188,8 @@ async fn exchange(info: &RunInfo, method: Method, path: &str, body: Bytes) -> Re
     sender.send_request(request).await.map_err(|error| strange(info, error.to_string()))
 }
 
-/// A reload may have to read many files.
-const WAIT: Duration = Duration::from_secs(30);
+/// A reload may have to read many files, and a token to come from a slow server.
+const WAIT: Duration = Duration::from_secs(60);
 const MAX_BODY: usize = 16 << 20;
 
 #[cfg(test)]
@@ -208,8 +215,14 @@ mod tests {
         assert_eq!((answer.status.as_u16(), &answer.json["rules"]), (200, &serde_json::json!(3)));
         let answer = ask(&info, Method::POST, "/api/reload").await.unwrap();
         assert_eq!(answer.json["error"], "line 3 is wrong");
+        let answer = ask_tokens(&info, &TokenRequest::List).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.json), (200, &serde_json::json!([])));
+        let show = TokenRequest::Show { credential: "x".into(), client: None };
+        let answer = ask_tokens(&info, &show).await.unwrap();
+        assert_eq!((answer.status.as_u16(), &answer.json["login_needed"]), (422, &serde_json::json!(false)));
         let stranger = RunInfo { token: Secret::new("other"), ..info.clone() };
         assert_eq!(ask(&stranger, Method::GET, "/api/status").await.unwrap().status, 401);
+        assert_eq!(ask_tokens(&stranger, &TokenRequest::List).await.unwrap().status, 401);
         server.abort();
         let _ = server.await;
         assert!(matches!(ask(&info, Method::GET, "/api/status").await, Err(ClientError::Gone { .. })));

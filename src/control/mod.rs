@@ -11,7 +11,8 @@ pub mod run_file;
 pub mod server;
 pub mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub mod tokens;
 mod traffic;
 
 use futures_util::future::BoxFuture;
@@ -19,6 +20,8 @@ use serde_json::Value;
 
 use crate::console::{Console, Redactor};
 pub use body::ControlBody;
+
+use self::tokens::Desk;
 
 /// What the control interface can see and do. Implemented by the application.
 pub trait ControlState: Send + Sync + 'static {
@@ -45,6 +48,9 @@ pub trait ControlState: Send + Sync + 'static {
 
     /// Reads the configuration again. `Ok` says what is in force now, `Err` why the old rules stay.
     fn reload(&self) -> BoxFuture<'_, Result<String, String>>;
+
+    /// What `login`, `logout` and `token` ask for.
+    fn tokens(&self) -> &Desk;
 
     /// Begins an orderly stop; returns at once.
     fn stop(&self);

@@ -23,6 +23,7 @@ use super::{
     ControlState,
     body::ControlBody,
     session::Sessions,
+    tokens::TokenRequest,
     traffic::{self, Asked, Query},
 };
 use crate::{secret::Secret, target::split_authority};
@@ -143,7 +144,8 @@ impl Router {
                 json(StatusCode::ACCEPTED, &json!({ "message": "stopping" }))
             }
             ("POST", "invitations") => self.invitation(),
-            (_, "status" | "rules" | "reload" | "stop" | "invitations") => {
+            ("POST", "tokens") => self.tokens(&asked).await,
+            (_, "status" | "rules" | "reload" | "stop" | "invitations" | "tokens") => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n")
             }
             _ => match traffic::route(&self.state, asked).await {
@@ -152,6 +154,20 @@ impl Router {
             },
         };
         answer
+    }
+
+    /// What `login`, `logout` and `token` ask for, as JSON. The page may see and use tokens, but never gets one.
+    async fn tokens(&self, asked: &Asked<'_>) -> Response<ControlBody> {
+        let Ok(request) = serde_json::from_slice::<TokenRequest>(&asked.body) else {
+            return failure(StatusCode::BAD_REQUEST, "this is not a request that the commands make".to_owned());
+        };
+        if request.hands_out_secrets() && !self.knows_token(asked.headers) {
+            return failure(StatusCode::FORBIDDEN, "tokens themselves are for the command line alone".to_owned());
+        }
+        match self.state.tokens().handle(request).await {
+            Ok(answer) => json(StatusCode::OK, &answer),
+            Err(refusal) => json(StatusCode::UNPROCESSABLE_ENTITY, &json!(refusal)),
+        }
     }
 
     /// The address that opens the page once.

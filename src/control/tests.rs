@@ -14,18 +14,30 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use serde_json::{Value, json};
 
-use super::{ControlState, server::router};
+use super::{ControlState, server::router, tokens::Desk};
 use crate::{
+    auth::{login::Logins, tests::NoNetwork},
     console::{Console, Redactor},
     secret::Secret,
 };
 
+/// A desk without credentials.
+pub(crate) fn desk() -> Desk {
+    Desk { find: Box::new(|_| None), names: Box::new(Vec::new), logins: Logins::default(), runner: Arc::new(NoNetwork) }
+}
+
 /// An application that does nothing but count.
-#[derive(Default)]
 pub(super) struct Fake {
     stops: AtomicUsize,
     console: Console,
     redactor: Redactor,
+    desk: Desk,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self { stops: AtomicUsize::new(0), console: Console::default(), redactor: Redactor::default(), desk: desk() }
+    }
 }
 
 impl ControlState for Fake {
@@ -59,6 +71,10 @@ impl ControlState for Fake {
 
     fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
         Box::pin(async { Err("line 3 is wrong".into()) })
+    }
+
+    fn tokens(&self) -> &Desk {
+        &self.desk
     }
 
     fn stop(&self) {

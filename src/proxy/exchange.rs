@@ -236,7 +236,8 @@ impl<'a> Exchange<'a> {
         if stripped.trailers {
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        let mut round = Round { client: self.conn.client_name_shared(), ..Round::new() };
+        let client = self.conn.client_name_shared().filter(|name| *name != self.snapshot.settings.own_client);
+        let mut round = Round { client, ..Round::new() };
         let auth = make_room(&mut head, self.target, rule.as_deref(), auth, &mut round, self.recording)?;
         let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use(&head));
         let limit = self.snapshot.settings.limits.body_buffer;

@@ -90,6 +90,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Names and passwords of clients.
     pub clients: Clients,
+    /// The name by which commands of this user log in. It is the user, not one of several clients.
+    pub own_client: Arc<str>,
     /// The proxy listens on loopback only.
     pub on_loopback: bool,
 }
