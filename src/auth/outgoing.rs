@@ -202,8 +202,12 @@ impl<'a> Outgoing<'a> {
         self.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     }
 
-    /// Lets another body leave, and sets `Content-Length`. For a scheme that asked for all of the body.
+    /// Lets another body leave, and sets `Content-Length`. For a scheme that asked for all of the body. A body that
+    /// another credential withholds stays withheld.
     pub fn replace_body(&mut self, body: Bytes) {
+        if matches!(self.plan, BodyPlan::Withheld) {
+            return;
+        }
         self.head.headers.remove(header::TRANSFER_ENCODING);
         self.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         self.plan = BodyPlan::Replaced(body);
@@ -212,6 +216,9 @@ impl<'a> Outgoing<'a> {
     /// Lets the body be rewritten while it streams. `length` is the length of what leaves, if it is known beforehand;
     /// else the body leaves chunked.
     pub fn reframe(&mut self, reframe: Box<dyn Reframe>, length: Option<u64>) {
+        if matches!(self.plan, BodyPlan::Withheld) {
+            return;
+        }
         self.head.headers.remove(header::TRANSFER_ENCODING);
         match length {
             Some(length) => self.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),

@@ -342,8 +342,8 @@ impl<'a> Exchange<'a> {
             target: self.target,
             binding: binding.as_ref(),
             tls: policy,
-            http1_only: prepared.upgrade.is_some() || prepared.logs_in,
-            prefer_http1: self.conn.is_http1,
+            http1_only: prepared.upgrade.is_some(),
+            prefer_http1: self.conn.is_http1 || prepared.logs_in,
             named: self.target.host.ip().is_some_and(|ip| self.snapshot.rules.names_address(ip)),
             client: prepared.round.client.as_deref(),
             fresh: fresh || prepared.logs_in,
@@ -360,7 +360,7 @@ impl<'a> Exchange<'a> {
             Some(recording) => CURRENT.scope(Some(recording.clone()), leasing).await?,
             None => leasing.await?,
         };
-        if prepared.logs_in {
+        if prepared.logs_in && link.version() <= Version::HTTP_11 {
             // Of use to this client alone, and only where its requests come one by one.
             link.set_doubtful();
             prepared.pins = self.conn.is_http1.then(|| Arc::clone(self.conn.pins.get_or_init(Arc::default)));

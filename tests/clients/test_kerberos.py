@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 
 import pytest
-from conftest import BINARY, CLEAN, canary, free_port, wait_for_port
+from conftest import BINARY, CLEAN, Handler, canary, free_port, wait_for_port
 from test_ntlm import ask
 
 SBIN = {**CLEAN, "PATH": CLEAN["PATH"] + ":/usr/sbin:/sbin"}
@@ -200,3 +200,33 @@ def test_a_ticket_for_another_service_is_refused(realm, apache, proxy):
     status, body = ask(one, f"{base}/echo")
     assert status == 502 and "service HTTP/other@ACME.TEST" in body, body
     assert "not found in keytab" in (folder / "error.log").read_text()
+
+
+class Polite(Handler):
+    """Takes any ticket unread, and answers with a proof of its own that the test chooses."""
+
+    def handle_any(self):
+        sent = self.headers.get("authorization", "")
+        self.server.origin.seen.append(sent)
+        if not sent.startswith("Negotiate YI"):
+            return self.answer(401, b"who", {"www-authenticate": "Negotiate"})
+        proof = self.server.origin.proof
+        self.answer(200, b"welcome", {"www-authenticate": f"Negotiate {proof}"} if proof else {})
+
+    do_GET = handle_any
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_servers_own_proof_is_checked(realm, origins, proxy, tls):
+    origin = origins(tls, handler=Polite)
+    keys = {"mech": "kerberos", "principal": "ann@ACME.TEST", "password": realm.password}
+    # "Accepted", without the mechanism's proof; nonsense; nothing at all.
+    for proof, mutual, expected in (
+        ("oQcwBaADCgEA", "true", 502), ("AAAA", "true", 502), ("", "true", 200), ("oQcwBaADCgEA", "false", 200)):
+        origin.proof, origin.seen = proof, []
+        one = start(proxy, realm, origin.base, [realm.password], mutual=mutual, **keys)
+        status, body = ask(one, "-D", "-", origin.url("/"))
+        assert status == expected, (proof, mutual, body)
+        assert ("own proof" in body) == (expected == 502), body
+        assert "negotiate" not in body.lower() or status == 502, body
+        assert len(origin.seen) == 2

@@ -93,7 +93,7 @@ pub(crate) fn responses_v2(
 /// LM response repeats the NT response, or holds our challenge.
 pub(crate) fn responses_v1(nt_hash: &Key, server: &[u8; 8], client: &[u8; 8], extended: bool) -> Responses {
     let mut base = Md4::new();
-    base.update(&**nt_hash);
+    base.update(**nt_hash);
     let base: Key = Zeroizing::new(base.finalize().into());
     if extended {
         let mut lm = client.to_vec();
