@@ -69,6 +69,8 @@ fn samples() -> Vec<(&'static str, Value)> {
             json!({"credentials": {"keys": {"access_key": "AKIDEXAMPLE", "secret_key": CANARY}}, "region": "eu-west-1",
             "service": "execute-api"}),
         ),
+        ("ntlm", json!({"username": "ACME\\u", "password": CANARY})),
+        ("negotiate", json!({"principal": "u@ACME.TEST", "password": CANARY, "mech": "ntlm"})),
     ]
 }
 
@@ -152,7 +154,7 @@ async fn nothing_printed_holds_a_secret_and_masking_hears_of_all() {
         let known = known.lock().unwrap();
         let sent = request.headers.get("authorization").and_then(|value| value.to_str().ok());
         // A proof is good for one request, a secret is not.
-        let is_proof = scheme.signs() || SIGNED.contains(&type_name);
+        let is_proof = scheme.signs() || ["digest", "ntlm", "negotiate"].contains(&type_name);
         if let Some((_, credential)) = sent.and_then(|sent| sent.split_once(' ')).filter(|_| !is_proof) {
             assert!(known.iter().any(|known| known == credential), "{type_name}: {credential}");
         }

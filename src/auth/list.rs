@@ -126,13 +126,14 @@ impl AuthScheme for List {
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
-        let mut answered = false;
+        let (mut answered, mut proved) = (false, false);
         for (member, own) in self.rounds(round) {
-            own.answered = false;
+            (own.answered, own.proved) = (false, false);
             member.apply(out, own)?;
             answered |= own.answered;
+            proved |= own.proved;
         }
-        round.answered = answered;
+        (round.answered, round.proved) = (answered, proved);
         Ok(())
     }
 

@@ -10,6 +10,7 @@ pub mod basic;
 pub mod bearer;
 pub mod challenge;
 pub mod claims;
+mod channel_binding;
 mod command;
 pub mod cookies;
 pub mod digest;
@@ -17,6 +18,7 @@ pub mod edgegrid;
 pub mod exec;
 pub mod fetch;
 pub mod hawk;
+mod habits;
 pub mod held;
 pub mod hmac;
 pub mod holdings;
@@ -26,8 +28,10 @@ pub mod jwt;
 pub mod list;
 pub mod login;
 pub mod mtls;
+pub mod negotiate;
 pub mod none;
 pub mod oauth1;
+pub mod ntlm;
 pub mod oauth2;
 pub mod outgoing;
 pub mod refreshing;
@@ -187,14 +191,23 @@ schemes! {
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 2] = ["ntlm", "negotiate"];
+pub const LATER_TYPES: [&str; 0] = [];
 
 /// `hmac`: a signature made as a template says.
     "hmac" => Hmac(hmac::HmacConfig),
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 2] = ["ntlm", "negotiate"];
+pub const LATER_TYPES: [&str; 0] = [];
+
+/// `ntlm`: a handshake that authenticates the connection.
+    "ntlm" => Ntlm(ntlm::NtlmConfig),
+    /// `negotiate`: SPNEGO with Kerberos or NTLM.
+    "negotiate" => Negotiate(negotiate::NegotiateConfig),
+}
+
+/// Types that the configuration format knows and this version cannot build.
+pub const LATER_TYPES: [&str; 0] = [];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

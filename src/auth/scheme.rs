@@ -248,6 +248,8 @@ pub struct Round {
     pub stamp: u64,
     /// Set by `apply`: the last send answered a challenge of this very exchange.
     pub answered: bool,
+    /// Set by `apply`: if this send is accepted, the connection carries the identity of the scheme's [`Binding`].
+    pub proved: bool,
     /// Challenges of the last refusal, parsed by the driver.
     pub challenges: Vec<Challenge>,
     /// What the driver knows of the connection.
@@ -277,6 +279,7 @@ impl Round {
             attempt: 0,
             stamp: 0,
             answered: false,
+            proved: false,
             challenges: Vec::new(),
             link: LinkState::Fresh,
             client: None,

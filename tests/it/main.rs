@@ -25,6 +25,7 @@ mod hmac;
 mod lifecycle;
 mod lists;
 mod oauth1;
+mod ntlm;
 mod oauth2;
 mod rotation;
 mod rules;
