@@ -5,7 +5,7 @@
 //! (writes), send, `review` (judges), and, if the verdict asks for it, `renew` (may wait) before another round; `tidy`
 //! ends it.
 
-use std::{any::Any, fmt, sync::Arc, time::SystemTime};
+use std::{any::Any, fmt, path::Path, sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
@@ -46,6 +46,12 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
 
     /// Set when the connection itself carries the identity (client certificate, NTLM login).
     fn binding(&self) -> Option<Arc<Binding>> {
+        None
+    }
+
+    /// Authorities that may vouch for the server where this credential is used: a PEM file, and whether no others may.
+    /// Asked when rules are compiled.
+    fn roots(&self) -> Option<(&Path, bool)> {
         None
     }
 
@@ -132,17 +138,20 @@ pub enum Slot {
     Query(String),
     /// One cookie of the `Cookie` field.
     Cookie(String),
+    /// A parameter of the form that the body is. The scheme itself removes what the client sent there.
+    Form(String),
     /// The TLS handshake (client certificate).
     Tls,
 }
 
 impl Slot {
-    /// `header`, `query`, `cookie` or `tls`.
+    /// `header`, `query`, `cookie`, `body` or `tls`.
     pub fn place(&self) -> &'static str {
         match self {
             Self::Header(_) => "header",
             Self::Query(_) => "query",
             Self::Cookie(_) => "cookie",
+            Self::Form(_) => "body",
             Self::Tls => "tls",
         }
     }
@@ -151,7 +160,7 @@ impl Slot {
     pub fn name(&self) -> &str {
         match self {
             Self::Header(name) => name.as_str(),
-            Self::Query(name) | Self::Cookie(name) => name,
+            Self::Query(name) | Self::Cookie(name) | Self::Form(name) => name,
             Self::Tls => "client certificate",
         }
     }
@@ -239,6 +248,8 @@ pub struct Round {
     pub stamp: u64,
     /// Set by `apply`: the last send answered a challenge of this very exchange.
     pub answered: bool,
+    /// Set by `apply`: if this send is accepted, the connection carries the identity of the scheme's [`Binding`].
+    pub proved: bool,
     /// Challenges of the last refusal, parsed by the driver.
     pub challenges: Vec<Challenge>,
     /// What the driver knows of the connection.
@@ -268,6 +279,7 @@ impl Round {
             attempt: 0,
             stamp: 0,
             answered: false,
+            proved: false,
             challenges: Vec::new(),
             link: LinkState::Fresh,
             client: None,
@@ -306,6 +318,8 @@ pub struct Reply<'a> {
     pub body: &'a [u8],
     /// True if `body` is all of it.
     pub body_complete: bool,
+    /// What came after the body, if that has come already.
+    pub trailers: Option<&'a HeaderMap>,
     /// Who answered.
     pub hop: Hop,
     /// The request it answers, as it was sent.
@@ -317,7 +331,7 @@ pub struct Reply<'a> {
 impl<'a> Reply<'a> {
     /// An answer whose body nobody has looked at.
     pub fn new(status: StatusCode, headers: &'a HeaderMap, hop: Hop, request: &'a Parts, target: &'a Target) -> Self {
-        Self { status, headers, body: &[], body_complete: false, hop, request, target }
+        Self { status, headers, body: &[], body_complete: false, trailers: None, hop, request, target }
     }
     /// True if the answer refuses our credential: 401 from an origin, 407 from a parent proxy.
     pub fn is_refusal(&self) -> bool {

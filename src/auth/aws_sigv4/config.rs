@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::{
     AwsSigv4,
     keys::{Keys, Material},
+    sources::{KeySource, SourceConfig},
 };
 use crate::{
     auth::{
@@ -21,15 +22,18 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AwsSigv4Config {
-    /// Access key ID.
+    /// Access key ID, unless there are `credentials`.
     #[serde(default)]
     pub access_key: Text,
-    /// Secret access key.
+    /// Secret access key, unless there are `credentials`.
     #[serde(default)]
     pub secret_key: Text,
     /// Session token of temporary keys.
     #[serde(default)]
     pub session_token: Text,
+    /// Where the keys come from, in place of `access_key`, `secret_key` and `session_token`.
+    #[serde(default)]
+    pub credentials: Option<SourceConfig>,
     /// Region, such as `eu-west-1`. `auto`: from the host name, or from the signature that the client made with keys of
     /// its own, which need not be right.
     #[serde(default = "auto")]
@@ -184,9 +188,19 @@ impl AwsSigv4Config {
 
     fn check(&self) -> Vec<String> {
         let mut errors = Vec::new();
-        for (key, text) in [("access_key", &self.access_key), ("secret_key", &self.secret_key)] {
-            if text.is_empty() {
-                errors.push(format!("`{key}` is missing"));
+        let token = ("session_token", &self.session_token);
+        let keys = [("access_key", &self.access_key), ("secret_key", &self.secret_key), token];
+        match &self.credentials {
+            None => {
+                let missing = keys[..2].iter().filter(|(_, text)| text.is_empty());
+                errors.extend(missing.map(|(key, _)| format!("`{key}` is missing, or `credentials` in its place")));
+            }
+            Some(source) => {
+                let written = keys.iter().filter(|(_, text)| !text.is_empty());
+                errors.extend(
+                    written.map(|(key, _)| format!("`{key}` and `credentials` exclude each other; remove one")),
+                );
+                errors.extend(source.errors().into_iter().map(|error| format!("`credentials`: {error}")));
             }
         }
         let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
@@ -216,8 +230,11 @@ impl AwsSigv4Config {
         errors
     }
 
-    /// The keys that are written in the configuration.
+    /// The keys that are written in the configuration, or where they come from.
     fn material(&self, name: &str, context: &BuildContext) -> Result<Material, Vec<String>> {
+        if let Some(source) = &self.credentials {
+            return KeySource::new(source, name, context).map(Material::Sourced);
+        }
         let owner: Arc<str> = name.into();
         let has_token = !self.session_token.is_empty();
         let fields =
@@ -245,5 +262,9 @@ impl Build for AwsSigv4Config {
         }
         let material = self.material(name, context)?;
         Ok(Arc::new(AwsSigv4::new(name, self.clone(), material, context.clock.clone())))
+    }
+
+    fn secret_variables(&self) -> &'static [&'static str] {
+        self.credentials.as_ref().map_or(&[], SourceConfig::secret_variables)
     }
 }

@@ -8,10 +8,10 @@ use std::{
 
 use http::HeaderValue;
 
+use super::sources::KeySource;
 use crate::{
     auth::{
         held::Held,
-        refreshing::Refreshing,
         scheme::{AuthError, Ready},
     },
     secret::Secret,
@@ -82,8 +82,8 @@ impl fmt::Debug for Keys {
 pub enum Material {
     /// Written in the configuration, perhaps as references; made anew when these change.
     Static(Held<Arc<Keys>>),
-    /// Fetched from elsewhere, and again before they end.
-    Provided(Refreshing<Arc<Keys>>),
+    /// From elsewhere, and again before they end.
+    Sourced(KeySource),
 }
 
 impl Material {
@@ -91,7 +91,7 @@ impl Material {
     pub fn ready(&self, now: SystemTime) -> Ready<'_> {
         match self {
             Self::Static(held) => held.ready(),
-            Self::Provided(refreshing) => refreshing.ready(now),
+            Self::Sourced(source) => source.ready(now),
         }
     }
 
@@ -99,9 +99,7 @@ impl Material {
     pub fn current(&self) -> Option<(Arc<Keys>, u64)> {
         match self {
             Self::Static(held) => held.current().as_ref().map(|entry| (Arc::clone(&entry.value), entry.stamp)),
-            Self::Provided(refreshing) => {
-                refreshing.current().as_ref().map(|current| (Arc::clone(&current.value), current.stamp))
-            }
+            Self::Sourced(source) => source.current(),
         }
     }
 
@@ -112,7 +110,7 @@ impl Material {
     pub async fn renew(&self, stamp: u64) -> Result<bool, AuthError> {
         match self {
             Self::Static(held) => held.renew(stamp).await,
-            Self::Provided(refreshing) => refreshing.reject(stamp).await,
+            Self::Sourced(source) => source.renew(stamp).await,
         }
     }
 
@@ -120,13 +118,21 @@ impl Material {
     pub fn is_renewable(&self) -> bool {
         match self {
             Self::Static(held) => held.is_rereadable(),
-            Self::Provided(_) => true,
+            Self::Sourced(_) => true,
+        }
+    }
+
+    /// Where keys from elsewhere came from, for a person.
+    pub fn origin(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Static(_) => None,
+            Self::Sourced(source) => source.origin(),
         }
     }
 
     /// True if the keys are fetched from elsewhere, so that a wrong signature says nothing about them.
     pub fn is_fetched(&self) -> bool {
-        matches!(self, Self::Provided(_))
+        matches!(self, Self::Sourced(_))
     }
 
     /// After a failure of `ready`: are there older keys that a server may still take?

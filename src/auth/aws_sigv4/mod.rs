@@ -2,8 +2,8 @@
 //! API Reference, "Authenticating requests").
 //!
 //! `site` finds out what a request is signed for, `payload` what becomes of its body, `canonical` writes the canonical
-//! request, `sign` and `asymmetric` make signatures, `chunked` frames bodies, `answer` reads refusals and `review` acts on them. `dummy` reads the
-//! signature that the client made with keys of its own; `keys` holds ours.
+//! request, `sign` and `asymmetric` make signatures, `chunked` frames bodies, `answer` reads refusals. `dummy` reads the
+//! signature that the client made with keys of its own; `keys` holds ours, which may come from one of `sources`.
 
 mod answer;
 mod asymmetric;
@@ -17,6 +17,7 @@ mod payload;
 mod review;
 pub mod sign;
 mod site;
+pub mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -184,6 +185,11 @@ impl AuthScheme for AwsSigv4 {
         };
         let body = self.prepare_body(out, &state.dummy, &site, &signer)?;
         state.used = Some(self.sign(out, &keys, &site, &signer, &stamp, at, body)?);
+        if out.watched()
+            && let Some(origin) = self.material.origin()
+        {
+            out.note(|| format!("aws_sigv4: keys from {origin}"));
+        }
         Ok(())
     }
 
