@@ -25,7 +25,7 @@ use crate::{
     console::record::{Recording, SendRecording},
     upstream::{
         Link,
-        body::{BodyError, SendBody},
+        body::{Answer, BodyError, SendBody},
     },
 };
 
@@ -327,7 +327,7 @@ impl fmt::Debug for OutBody {
 
 /// An answer's body on its way back. Owns the connection's lease and ends the recording.
 pub struct Delivery {
-    incoming: Incoming,
+    incoming: Answer,
     lease: Option<Lease>,
     records: Option<(Recording, SendRecording)>,
     _running: Option<Running>,
@@ -353,7 +353,7 @@ impl Lease {
 impl Delivery {
     /// A body that is read while `lease` lasts.
     pub fn new(
-        incoming: Incoming,
+        incoming: Answer,
         lease: Lease,
         records: Option<(Recording, SendRecording)>,
         running: Option<Running>,

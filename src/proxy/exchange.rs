@@ -30,7 +30,10 @@ use crate::{
     console::record::{CURRENT, Recording, SendKind, SendRecording},
     rules::{Lookup, NamedAddresses, Rule},
     target::Target,
-    upstream::{Link, Want, body::SendBody},
+    upstream::{
+        Link, Want,
+        body::{Answer, SendBody},
+    },
 };
 
 /// The first send and at most three more.
@@ -113,7 +116,7 @@ fn copy(head: &request::Parts) -> request::Parts {
 struct Sent {
     /// The request as it left, for credentials that expect to send twice and judge the answer by it.
     request: Option<request::Parts>,
-    response: Response<Incoming>,
+    response: Response<Answer>,
     link: Link,
     record: Option<SendRecording>,
 }
@@ -371,7 +374,7 @@ impl<'a> Exchange<'a> {
         link: &mut Link,
         request: Request<SendBody>,
         body: &RequestBody,
-    ) -> Result<Result<Response<Incoming>, Failed>, ProxyError> {
+    ) -> Result<Result<Response<Answer>, Failed>, ProxyError> {
         let limit = self.snapshot.settings.limits.response_timeout;
         let sending = link.send(request);
         tokio::pin!(sending);
@@ -530,7 +533,7 @@ struct Failed {
     unsent: Option<Extensions>,
 }
 
-fn recorded(response: Response<Incoming>, record: &SendRecording) -> Response<Incoming> {
+fn recorded(response: Response<Answer>, record: &SendRecording) -> Response<Answer> {
     let (head, body) = response.into_parts();
     record.reply(&head);
     Response::from_parts(head, body)
