@@ -114,7 +114,7 @@ impl AuthScheme for Basic {
         &self.slots
     }
 
-    fn ready(&self, _: SystemTime) -> Ready<'_> {
+    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
         self.value.ready()
     }
 

@@ -195,10 +195,12 @@ async fn a_list_applies_all_of_its_members_and_renews_those_that_ask() {
     let target = crate::target::Target::from_uri(&request.uri).unwrap();
     let headers = http::HeaderMap::new();
     let status = http::StatusCode::UNAUTHORIZED;
-    let reply =
-        scheme::Reply { status, headers: &headers, hop: scheme::Hop::Origin, request: &request, target: &target };
+    let reply = scheme::Reply::new(status, &headers, scheme::Hop::Origin, &request, &target);
     assert_eq!(list.review(&reply, &mut round), Verdict::Renew);
-    assert_eq!(round.members.iter().map(|member| member.asked).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(
+        round.members.iter().map(|member| member.verdict == scheme::Verdict::Renew).collect::<Vec<_>>(),
+        [false, true]
+    );
     assert!(list.renew(&round).await.unwrap());
     apply(&list, &mut request, &mut round, &context).unwrap();
     assert_eq!(request.headers["authorization"], "Bearer AT2");

@@ -72,7 +72,7 @@ impl AuthScheme for Cookies {
         &self.slots
     }
 
-    fn ready(&self, _: SystemTime) -> Ready<'_> {
+    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
         self.values.ready()
     }
 

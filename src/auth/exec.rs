@@ -220,7 +220,7 @@ impl AuthScheme for Exec {
         BodyUse::Replay
     }
 
-    fn ready(&self, now: SystemTime) -> Ready<'_> {
+    fn ready<'a>(&'a self, now: SystemTime, _: &'a Round) -> Ready<'a> {
         self.output.ready(now)
     }
 

@@ -1,9 +1,9 @@
-//! A list of credentials as one scheme: all are applied, in order.
+//! A list of credentials as one scheme: all are applied, in order, those that sign what is on the request last.
 
 use std::{sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
-use http::request::Parts;
+use http::{HeaderMap, StatusCode, request::Parts};
 
 use super::{
     AuthError, AuthScheme,
@@ -17,9 +17,13 @@ pub struct List {
     slots: Vec<Slot>,
 }
 
+/// The round of a member that nobody has made one for yet.
+static NO_ROUND: Round = Round::new();
+
 impl List {
     /// Joins schemes. Two of them cannot both own the connection, nor fill the same place.
-    pub fn new(members: Vec<Arc<dyn AuthScheme>>) -> Result<Self, Vec<String>> {
+    pub fn new(mut members: Vec<Arc<dyn AuthScheme>>) -> Result<Self, Vec<String>> {
+        members.sort_by_key(|member| member.signs());
         let mut errors = Vec::new();
         let mut slots: Vec<Slot> = Vec::new();
         for slot in members.iter().flat_map(|member| member.slots()) {
@@ -38,14 +42,39 @@ impl List {
         if errors.is_empty() { Ok(Self { members, slots }) } else { Err(errors) }
     }
 
-    async fn all_ready(&self, now: SystemTime) -> Result<(), AuthError> {
-        for member in &self.members {
-            if let Ready::After(wait) = member.ready(now) {
+    /// Every member with its own round.
+    fn rounds<'r>(
+        &'r self,
+        round: &'r mut Round,
+    ) -> impl Iterator<Item = (&'r Arc<dyn AuthScheme>, &'r mut Round)> + use<'r> {
+        round.members.resize_with(self.members.len(), Round::default);
+        let (attempt, link) = (round.attempt, round.link);
+        let challenges = &round.challenges;
+        for own in &mut round.members {
+            own.attempt = attempt;
+            own.link = link;
+            if own.challenges != *challenges {
+                own.challenges.clone_from(challenges);
+            }
+            if own.client != round.client {
+                own.client.clone_from(&round.client);
+            }
+        }
+        self.members.iter().zip(&mut round.members)
+    }
+
+    async fn all_ready(&self, now: SystemTime, round: &Round) -> Result<(), AuthError> {
+        for (at, member) in self.members.iter().enumerate() {
+            if let Ready::After(wait) = member.ready(now, own(round, at)) {
                 wait.await?;
             }
         }
         Ok(())
     }
+}
+
+fn own(round: &Round, at: usize) -> &Round {
+    round.members.get(at).unwrap_or(&NO_ROUND)
 }
 
 impl AuthScheme for List {
@@ -65,62 +94,76 @@ impl AuthScheme for List {
         self.members.iter().find_map(|member| member.binding())
     }
 
-    fn ready(&self, now: SystemTime) -> Ready<'_> {
-        for (at, member) in self.members.iter().enumerate() {
-            if let Ready::After(wait) = member.ready(now) {
-                let rest = &self.members[at + 1..];
-                return Ready::After(Box::pin(async move {
-                    wait.await?;
-                    if rest.is_empty() { Ok(()) } else { self.all_ready(now).await }
-                }));
-            }
+    fn observe(&self, head: &Parts, round: &mut Round) {
+        for (member, own) in self.rounds(round) {
+            member.observe(head, own);
         }
-        Ready::Now
+    }
+
+    fn signs(&self) -> bool {
+        self.members.iter().any(|member| member.signs())
+    }
+
+    fn ready<'a>(&'a self, now: SystemTime, round: &'a Round) -> Ready<'a> {
+        let all_now =
+            self.members.iter().enumerate().all(|(at, member)| matches!(member.ready(now, own(round, at)), Ready::Now));
+        if all_now { Ready::Now } else { Ready::After(Box::pin(self.all_ready(now, round))) }
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
-        round.members.resize_with(self.members.len(), Round::default);
-        round.answered = false;
-        for (member, own) in self.members.iter().zip(&mut round.members) {
-            own.attempt = round.attempt;
-            own.link = round.link;
+        let mut answered = false;
+        for (member, own) in self.rounds(round) {
             own.answered = false;
-            if own.challenges != round.challenges {
-                own.challenges.clone_from(&round.challenges);
-            }
             member.apply(out, own)?;
-            round.answered |= own.answered;
+            answered |= own.answered;
         }
+        round.answered = answered;
         Ok(())
+    }
+
+    fn reply_prefix(&self, status: StatusCode, headers: &HeaderMap, round: &Round) -> usize {
+        let members = self.members.iter().enumerate();
+        members.map(|(at, member)| member.reply_prefix(status, headers, own(round, at))).max().unwrap_or(0)
     }
 
     fn review(&self, reply: &Reply<'_>, round: &mut Round) -> Verdict {
         let mut greatest = Verdict::Deliver;
-        round.members.resize_with(self.members.len(), Round::default);
-        for (member, own) in self.members.iter().zip(&mut round.members) {
-            own.attempt = round.attempt;
-            own.link = round.link;
-            own.challenges.clone_from(&round.challenges);
-            let verdict = member.review(reply, own);
-            own.asked = verdict == Verdict::Renew;
-            greatest = greatest.max(verdict);
+        let mut notes = Vec::new();
+        for (member, own) in self.rounds(round) {
+            own.verdict = member.review(reply, own);
+            greatest = greatest.max(own.verdict);
+            notes.append(&mut own.notes);
         }
+        round.notes.append(&mut notes);
         greatest
     }
 
     fn renew<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
         Box::pin(async move {
             let mut renewed = false;
-            for (member, own) in self.members.iter().zip(&round.members).filter(|(_, own)| own.asked) {
+            let asked = self.members.iter().zip(&round.members).filter(|(_, own)| own.verdict == Verdict::Renew);
+            for (member, own) in asked {
                 renewed |= member.renew(own).await?;
             }
             Ok(renewed)
         })
     }
 
+    fn refusal(&self, round: &Round) -> AuthError {
+        let refusing = round.members.iter().position(|own| own.verdict == Verdict::Refuse).unwrap_or(0);
+        self.members[refusing].refusal(own(round, refusing))
+    }
+
+    fn tidy(&self, headers: &mut HeaderMap, round: &Round) {
+        for (at, member) in self.members.iter().enumerate() {
+            member.tidy(headers, own(round, at));
+        }
+    }
+
     fn has_stale(&self) -> bool {
         // A member that is ready anyway has nothing old to fall back on, and needs nothing.
-        self.members.iter().all(|member| member.has_stale() || matches!(member.ready(SystemTime::now()), Ready::Now))
+        let ready = |member: &dyn AuthScheme| matches!(member.ready(SystemTime::now(), &NO_ROUND), Ready::Now);
+        self.members.iter().all(|member| member.has_stale() || ready(&**member))
     }
 
     fn describe(&self) -> String {

@@ -17,8 +17,10 @@ pub mod list;
 pub mod mtls;
 pub mod none;
 pub mod oauth2;
+pub mod outgoing;
 pub mod refreshing;
 pub mod scheme;
+pub mod skew;
 pub mod slots;
 pub mod sources;
 

@@ -142,7 +142,7 @@ impl AuthScheme for Mtls {
         self.identity.current().as_ref().map(|entry| entry.value.clone())
     }
 
-    fn ready(&self, _: SystemTime) -> Ready<'_> {
+    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
         self.identity.ready()
     }
 
@@ -205,7 +205,7 @@ mod tests {
         let scheme = config(dir.path()).build("bank", &context()).unwrap();
         let first = scheme.binding().expect("read when built");
         let look = async || {
-            if let Ready::After(wait) = scheme.ready(SystemTime::now()) {
+            if let Ready::After(wait) = scheme.ready(SystemTime::now(), &Round::default()) {
                 wait.await.unwrap();
             }
             scheme.binding().unwrap().id

@@ -1,22 +1,19 @@
 //! The central trait and its vocabulary. Read this file first: a scheme says what it needs, the send loop in
 //! `proxy::exchange` does the rest and names no scheme.
 //!
-//! One request meets a scheme in this order: `ready` (may wait), `apply` (writes), send, `review` (judges), and, if the
-//! verdict asks for it, `renew` (may wait) before another round.
+//! One request meets a scheme in this order: `observe` (sees the client's own values), `ready` (may wait), `apply`
+//! (writes), send, `review` (judges), and, if the verdict asks for it, `renew` (may wait) before another round; `tidy`
+//! ends it.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
+use std::{any::Any, fmt, sync::Arc, time::SystemTime};
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use rustls::sign::CertifiedKey;
 
 use super::challenge::Challenge;
-use crate::{
-    clock::Clock,
-    secret::Secret,
-    target::{Scheme, Target},
-};
+pub use super::outgoing::{BodyPlan, Outgoing, Reframe, Trace, origin_form, request_target};
+use crate::{secret::Secret, target::Target};
 
 /// One configured way to prove who we are.
 ///
@@ -40,15 +37,30 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Sees the request once per exchange, before the client's own values are taken out of the slots. A scheme that
+    /// needs one of them keeps it in [`Round::state`].
+    fn observe(&self, _head: &Parts, _round: &mut Round) {}
+
+    /// Signs what is already on the request: a list of credentials applies such a scheme after the others.
+    fn signs(&self) -> bool {
+        false
+    }
+
     /// Is the credential usable at `now`? With [`renew`](Self::renew) the only methods that may wait or do I/O.
-    fn ready(&self, _now: SystemTime) -> Ready<'_> {
+    fn ready<'a>(&'a self, _now: SystemTime, _round: &'a Round) -> Ready<'a> {
         Ready::Now
     }
 
     /// Writes the credential onto the request. Pure: time and randomness come from `out`.
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError>;
 
-    /// Judges the head of the answer: deliver it, or send once more?
+    /// Bytes from the beginning of the answer's body that [`review`](Self::review) has to see, at most
+    /// [`MAX_REPLY_PREFIX`]. Asked before each review.
+    fn reply_prefix(&self, _status: StatusCode, _headers: &HeaderMap, _round: &Round) -> usize {
+        0
+    }
+
+    /// Judges the answer: deliver it, or send once more?
     fn review(&self, _reply: &Reply<'_>, _round: &mut Round) -> Verdict {
         Verdict::Deliver
     }
@@ -58,6 +70,14 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
     fn renew<'a>(&'a self, _round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
         Box::pin(async { Ok(false) })
     }
+
+    /// After [`Verdict::Refuse`]: why the client must not have the answer.
+    fn refusal(&self, _round: &Round) -> AuthError {
+        AuthError::new(AuthErrorKind::Rejected, format!("{}: the server's answer cannot be trusted", self.describe()))
+    }
+
+    /// The last word on the header fields of the answer that the client gets.
+    fn tidy(&self, _headers: &mut HeaderMap, _round: &Round) {}
 
     /// After `ready` has failed: would `apply` still write an older credential? Asked for `on_unavailable: stale`.
     fn has_stale(&self) -> bool {
@@ -122,6 +142,8 @@ pub enum BodyUse {
     Pass,
     /// Stream it and keep a bounded copy, so that it can be sent again.
     Replay,
+    /// Read so many bytes first, then stream the rest; keep a bounded copy of all.
+    Prefix(usize),
     /// Read all of it first (bounded, else 413): it goes into the signature.
     Whole,
 }
@@ -134,15 +156,24 @@ pub enum Ready<'a> {
     After(BoxFuture<'a, Result<(), AuthError>>),
 }
 
+/// Bytes of an answer's body that a review can see at most.
+pub const MAX_REPLY_PREFIX: usize = 16 << 20;
+
 /// What a scheme makes of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Give it to the client.
+    #[default]
     Deliver,
     /// The credential was refused and may be stale: call `renew`, then send once more if that brought a new one.
     Renew,
     /// Send once more; `apply` knows what to do now (a challenge was learnt).
     Retry,
+    /// Send once more on this very connection, which is in the middle of a handshake. If it cannot be kept, the next
+    /// send finds [`LinkState::Fresh`].
+    Continue,
+    /// The client must not have this answer: see [`refusal`](AuthScheme::refusal).
+    Refuse,
 }
 
 /// An identity that belongs to a connection. Connections are shared only between requests with the same `id`.
@@ -169,12 +200,14 @@ pub enum LinkState {
     /// Just opened, or nothing was proved on it.
     #[default]
     Fresh,
+    /// The connection of the send before, kept for [`Verdict::Continue`].
+    Continued,
     /// An earlier request on it was accepted under this binding.
     Authenticated,
 }
 
 /// The state of one exchange that belongs to one scheme.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Round {
     /// 0 for the first send, then counted up for each further one.
     pub attempt: u8,
@@ -186,21 +219,69 @@ pub struct Round {
     pub challenges: Vec<Challenge>,
     /// What the driver knows of the connection.
     pub link: LinkState,
-    /// Free for the scheme: what it must remember between rounds (a `cnonce`, a `ts`).
-    pub memo: Option<Box<str>>,
-    /// Set by a list of credentials: this member asked to be renewed.
-    pub asked: bool,
+    /// The name of the proxy client that asks, if clients are named.
+    pub client: Option<Arc<str>>,
+    /// Remarks of `review` for a person; the driver shows them.
+    pub notes: Vec<String>,
+    /// Free for the scheme: what it must remember between the phases of an exchange.
+    pub state: Option<Box<dyn Any + Send + Sync>>,
+    /// Set by a list of credentials: what this member said last.
+    pub verdict: Verdict,
     /// One round per member of a list of credentials.
     pub members: Vec<Round>,
 }
 
-/// The head of an answer.
+impl Default for Round {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Round {
+    /// The state before the first send.
+    pub const fn new() -> Self {
+        Self {
+            attempt: 0,
+            stamp: 0,
+            answered: false,
+            challenges: Vec::new(),
+            link: LinkState::Fresh,
+            client: None,
+            notes: Vec::new(),
+            state: None,
+            verdict: Verdict::Deliver,
+            members: Vec::new(),
+        }
+    }
+
+    /// What the scheme has kept, if it has kept something of this type.
+    pub fn state<T: 'static>(&self) -> Option<&T> {
+        self.state.as_ref()?.downcast_ref()
+    }
+
+    /// What the scheme keeps; made anew if there is nothing of this type.
+    pub fn state_mut<T: Any + Default + Send + Sync>(&mut self) -> &mut T {
+        if self.state::<T>().is_none() {
+            self.state = Some(Box::new(T::default()));
+        }
+        match self.state.as_mut().and_then(|state| state.downcast_mut()) {
+            Some(state) => state,
+            None => unreachable!("it was put there in the lines above"),
+        }
+    }
+}
+
+/// The beginning of an answer.
 #[derive(Debug)]
 pub struct Reply<'a> {
     /// Its status; already 401 or 407 as the hop demands.
     pub status: StatusCode,
     /// Its header fields.
     pub headers: &'a HeaderMap,
+    /// The beginning of its body, as far as [`AuthScheme::reply_prefix`] asked for it.
+    pub body: &'a [u8],
+    /// True if `body` is all of it.
+    pub body_complete: bool,
     /// Who answered.
     pub hop: Hop,
     /// The request it answers, as it was sent.
@@ -209,7 +290,11 @@ pub struct Reply<'a> {
     pub target: &'a Target,
 }
 
-impl Reply<'_> {
+impl<'a> Reply<'a> {
+    /// An answer whose body nobody has looked at.
+    pub fn new(status: StatusCode, headers: &'a HeaderMap, hop: Hop, request: &'a Parts, target: &'a Target) -> Self {
+        Self { status, headers, body: &[], body_complete: false, hop, request, target }
+    }
     /// True if the answer refuses our credential: 401 from an origin, 407 from a parent proxy.
     pub fn is_refusal(&self) -> bool {
         self.status == self.hop.refusal()
@@ -257,148 +342,6 @@ impl Hop {
             Self::ParentProxy => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
         }
     }
-}
-
-/// The request as it is about to leave, lent to a scheme.
-pub struct Outgoing<'a> {
-    head: &'a mut Parts,
-    target: &'a Target,
-    hop: Hop,
-    body: Option<&'a Bytes>,
-    clock: &'a Clock,
-    trace: Option<&'a mut Trace>,
-}
-
-/// What schemes wrote, and how they came to it. Kept only when someone looks.
-#[derive(Debug, Default)]
-pub struct Trace {
-    /// Every place that was filled.
-    pub injected: Vec<Slot>,
-    /// `(scheme, label, text)`: canonical requests, base strings and strings to sign.
-    pub canonical: Vec<(&'static str, &'static str, String)>,
-    /// Remarks for a person.
-    pub notes: Vec<String>,
-}
-
-impl<'a> Outgoing<'a> {
-    /// Lends a request. `head.uri` is in absolute form; `body` is given for [`BodyUse::Whole`].
-    pub fn new(
-        head: &'a mut Parts,
-        target: &'a Target,
-        hop: Hop,
-        body: Option<&'a Bytes>,
-        clock: &'a Clock,
-        trace: Option<&'a mut Trace>,
-    ) -> Self {
-        Self { head, target, hop, body, clock, trace }
-    }
-
-    /// Method, URI and headers as they stand.
-    pub fn head(&self) -> &Parts {
-        self.head
-    }
-
-    /// The one destination.
-    pub fn target(&self) -> &Target {
-        self.target
-    }
-
-    /// Whom the credential is for.
-    pub fn hop(&self) -> Hop {
-        self.hop
-    }
-
-    /// The request-target as that hop will see it: path and query for an origin, absolute form or `host:port` for a
-    /// parent proxy, `*` for a server-wide OPTIONS.
-    pub fn request_target(&self) -> Cow<'_, str> {
-        request_target(self.head, self.target, self.hop)
-    }
-
-    /// All of the body, for a scheme that asked for it.
-    pub fn body(&self) -> Option<&Bytes> {
-        self.body
-    }
-
-    /// The current time.
-    pub fn now(&self) -> SystemTime {
-        self.clock.now()
-    }
-
-    /// The clock itself, for nonces.
-    pub fn clock(&self) -> &Clock {
-        self.clock
-    }
-
-    /// Puts `value` into the `Authorization` field of this hop, in place of any other.
-    pub fn authorize(&mut self, value: HeaderValue) {
-        self.set_header(self.hop.authorization(), value);
-    }
-
-    /// Sets a header field to one value, in place of any other. Mark secret values sensitive.
-    pub fn set_header(&mut self, name: HeaderName, value: HeaderValue) {
-        if let Some(trace) = self.trace.as_deref_mut() {
-            trace.injected.push(Slot::Header(name.clone()));
-        }
-        self.head.headers.insert(name, value);
-    }
-
-    /// Appends a query parameter; only the new name and value are percent-encoded, nothing else is touched.
-    pub fn append_query(&mut self, name: &str, value: &str) -> Result<(), AuthError> {
-        self.head.uri = super::slots::append_query(&self.head.uri, name, value)?;
-        if let Some(trace) = self.trace.as_deref_mut() {
-            trace.injected.push(Slot::Query(name.to_owned()));
-        }
-        Ok(())
-    }
-
-    /// Adds a cookie to the one `Cookie` field.
-    pub fn set_cookie(&mut self, name: &str, value: &str) -> Result<(), AuthError> {
-        super::slots::add_cookie(&mut self.head.headers, name, value)?;
-        if let Some(trace) = self.trace.as_deref_mut() {
-            trace.injected.push(Slot::Cookie(name.to_owned()));
-        }
-        Ok(())
-    }
-
-    /// Records that the connection carries the credential.
-    pub fn bound_by_tls(&mut self) {
-        if let Some(trace) = self.trace.as_deref_mut() {
-            trace.injected.push(Slot::Tls);
-        }
-    }
-
-    /// Keeps the text that was signed, for `explain` and the console. The closure runs only if someone looks.
-    pub fn canonical(&mut self, scheme: &'static str, label: &'static str, text: impl FnOnce() -> String) {
-        if let Some(trace) = self.trace.as_deref_mut() {
-            trace.canonical.push((scheme, label, text()));
-        }
-    }
-
-    /// Keeps a remark for a person. The closure runs only if someone looks.
-    pub fn note(&mut self, text: impl FnOnce() -> String) {
-        if let Some(trace) = self.trace.as_deref_mut() {
-            trace.notes.push(text());
-        }
-    }
-}
-
-/// The request-target as `hop` will see it (RFC 9112 section 3.2). `head.uri` is in absolute form, or in authority form
-/// for CONNECT.
-pub fn request_target<'p>(head: &'p Parts, target: &Target, hop: Hop) -> Cow<'p, str> {
-    if head.method == http::Method::CONNECT {
-        return Cow::Owned(target.host_port());
-    }
-    let path = origin_form(&head.uri);
-    match (hop, target.scheme) {
-        // A plain request to a parent proxy goes in absolute form; a TLS one travels inside CONNECT.
-        (Hop::ParentProxy, Scheme::Http) => Cow::Owned(format!("{target}{path}")),
-        _ => Cow::Borrowed(path),
-    }
-}
-
-/// Path and query as sent to an origin; `/` if there is none.
-pub fn origin_form(uri: &Uri) -> &str {
-    uri.path_and_query().map_or("/", |path| path.as_str())
 }
 
 /// Where a credential failed. Decides status and error id of the answer.

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, time::SystemTime};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Method, Uri, request::Parts};
 use serde_json::{Map, Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     auth::{
-        AuthScheme,
-        scheme::{BodyUse, Hop, Outgoing, Ready, Round, Trace, request_target},
+        AuthError, AuthScheme,
+        scheme::{BodyPlan, BodyUse, Hop, Outgoing, Ready, Round, Trace, request_target},
     },
     clock::Clock,
     console::{Redactor, inert},
@@ -104,7 +104,7 @@ async fn leave(
     rules: &RuleSet,
     mut head: Parts,
     target: Target,
-    body: Option<Bytes>,
+    mut body: Option<Bytes>,
     clock: &Clock,
 ) -> Result<Leaving, Failure> {
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
@@ -116,42 +116,79 @@ async fn leave(
     let mut trace = Trace::default();
     let wanted = rule.as_ref().and_then(|rule| rule.auth.clone());
     let kept = wanted.is_some();
-    let auth = make_room(&mut head, &target, rule.as_deref(), wanted, None)
+    let mut round = Round::new();
+    let auth = make_room(&mut head, &target, rule.as_deref(), wanted, &mut round, None)
         .map_err(|error| Failure::failed(format!("the proxy would refuse this request: {}", error.detail)))?;
     match auth {
-        Some(auth) => apply(auth.as_ref(), rule.as_deref(), &mut head, &target, body.as_ref(), clock, &mut trace).await,
+        Some(auth) => {
+            let asked = Asked { rule: rule.as_deref(), target: &target, body: body.as_ref(), clock };
+            if let Some(other) = apply(auth.as_ref(), &asked, round, &mut head, &mut trace).await {
+                body = Some(other);
+            }
+        }
         None if kept => trace.notes.push("the request brings its own value, and the rule says `existing: keep`".into()),
         None => {}
     }
     Ok(Leaving { head, target, body, trace, explanation, credentials })
 }
 
+/// What stands fast while a credential is applied.
+struct Asked<'a> {
+    rule: Option<&'a Rule>,
+    target: &'a Target,
+    body: Option<&'a Bytes>,
+    clock: &'a Clock,
+}
+
+/// Applies the credential as for the first send. Gives the body that leaves in place of the client's, if there is one.
 async fn apply(
     auth: &dyn AuthScheme,
-    rule: Option<&Rule>,
+    asked: &Asked<'_>,
+    mut round: Round,
     head: &mut Parts,
-    target: &Target,
-    body: Option<&Bytes>,
-    clock: &Clock,
     trace: &mut Trace,
-) {
-    if let Ready::After(fetching) = auth.ready(clock.now())
+) -> Option<Bytes> {
+    if let Ready::After(fetching) = auth.ready(asked.clock.now(), &round)
         && let Err(error) = fetching.await
     {
-        let policy = rule.map(|rule| rule.on_unavailable).unwrap_or_default();
+        let policy = asked.rule.map(|rule| rule.on_unavailable).unwrap_or_default();
         trace.notes.push(format!("no credential now ({error}); `on_unavailable` is `{policy:?}`").to_lowercase());
-        return;
+        return None;
     }
-    let empty = Bytes::new();
-    let whole = (auth.body_use(head) == BodyUse::Whole).then(|| body.unwrap_or(&empty));
+    let body = asked.body.cloned().unwrap_or_default();
+    let seen = match auth.body_use(head) {
+        BodyUse::Whole => Some(body.clone()),
+        BodyUse::Prefix(bytes) => Some(body.slice(..bytes.min(body.len()))),
+        BodyUse::Pass | BodyUse::Replay => None,
+    };
+    let is_beginning = seen.as_ref().is_some_and(|seen| seen.len() < body.len());
     let mut lent = Trace::default();
-    let mut out = Outgoing::new(head, target, Hop::Origin, whole, clock, Some(&mut lent));
-    let applied = auth.apply(&mut out, &mut Round::default());
+    let mut out = Outgoing::new(head, asked.target, Hop::Origin, seen.as_ref(), asked.clock, Some(&mut lent))
+        .beginning(is_beginning);
+    let applied = auth.apply(&mut out, &mut round);
+    let plan = out.into_plan();
     trace.injected.extend(lent.injected);
     trace.canonical.extend(lent.canonical);
     trace.notes.extend(lent.notes);
-    if let Err(error) = applied {
+    let leaves = applied.and_then(|()| leaving_body(plan, &body));
+    leaves.unwrap_or_else(|error| {
         trace.notes.push(format!("the proxy would refuse this request: {error}"));
+        None
+    })
+}
+
+/// The body that leaves, if it is not the client's.
+fn leaving_body(plan: BodyPlan, body: &Bytes) -> Result<Option<Bytes>, AuthError> {
+    match plan {
+        BodyPlan::AsIs => Ok(None),
+        BodyPlan::Withheld => Ok(Some(Bytes::new())),
+        BodyPlan::Replaced(body) => Ok(Some(body)),
+        BodyPlan::Reframed(mut reframe) => {
+            let mut out = BytesMut::new();
+            reframe.data(body, &mut out)?;
+            reframe.end(None, &mut out)?;
+            Ok(Some(out.freeze()))
+        }
     }
 }
 

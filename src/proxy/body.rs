@@ -1,8 +1,7 @@
-//! Bodies in both directions: the request's, streamed, kept for a resend or read whole; the answer's, streamed back
-//! while the connection it comes on is leased.
+//! The body of a request: streamed, kept for a resend, read ahead or read whole, and rewritten on its way out.
 
 use std::{
-    fmt,
+    collections::VecDeque,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -19,14 +18,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
-use super::guard::Running;
 use crate::{
-    auth::scheme::BodyUse,
-    console::record::{Recording, SendRecording},
-    upstream::{
-        Link,
-        body::{Answer, BodyError, SendBody},
-    },
+    auth::scheme::{BodyPlan, BodyUse, Reframe},
+    console::record::SendRecording,
+    upstream::body::{BodyError, SendBody},
 };
 
 /// The body of one exchange's request, from which each send takes its own.
@@ -34,6 +29,8 @@ use crate::{
 pub struct RequestBody {
     kind: Kind,
     size: SizeHint,
+    /// Its beginning, if a scheme asked for that, and whether it is all.
+    beginning: Option<Box<(Bytes, bool)>>,
 }
 
 #[derive(Debug)]
@@ -50,6 +47,8 @@ enum Kind {
 #[derive(Debug)]
 struct Kept {
     incoming: Incoming,
+    /// Read, but not sent yet.
+    ahead: VecDeque<Bytes>,
     copy: Vec<Bytes>,
     bytes: usize,
     limit: usize,
@@ -68,31 +67,39 @@ pub enum ReadError {
     TooLarge,
     /// The client broke it off.
     Broken,
+    /// It is a stream that waits for its answer, and so has no end to wait for.
+    Endless,
 }
 
 impl RequestBody {
-    /// Sets the body up as its scheme needs it; `limit` bounds what is kept. Reads it now for [`BodyUse::Whole`].
-    pub async fn new(incoming: Incoming, usage: BodyUse, limit: usize) -> Result<Self, ReadError> {
+    /// Sets the body up as its scheme needs it; `limit` bounds what is kept. Reads it now for [`BodyUse::Whole`], and
+    /// its beginning for [`BodyUse::Prefix`]. `converses`: it may be one side of a conversation.
+    pub async fn new(incoming: Incoming, usage: BodyUse, limit: usize, converses: bool) -> Result<Self, ReadError> {
         let size = incoming.size_hint();
+        let mut beginning = None;
         let kind = if incoming.is_end_stream() {
             Kind::Empty
         } else {
             match usage {
                 BodyUse::Pass => Kind::Once(Some(incoming), Arc::default()),
-                BodyUse::Replay => Kind::Kept(Arc::new(Mutex::new(Kept {
-                    incoming,
-                    copy: Vec::new(),
-                    bytes: 0,
-                    limit,
-                    overflow: size.lower() > limit as u64,
-                    trailers: None,
-                    ended: false,
-                    reader: 0,
-                }))),
-                BodyUse::Whole => Kind::Whole(read_whole(incoming, limit).await?),
+                BodyUse::Replay => Kind::Kept(Arc::new(Mutex::new(Kept::new(incoming, limit)))),
+                BodyUse::Prefix(bytes) => {
+                    let mut kept = Kept::new(incoming, limit);
+                    beginning = Some(Box::new(kept.read_ahead(bytes).await?));
+                    Kind::Kept(Arc::new(Mutex::new(kept)))
+                }
+                BodyUse::Whole => Kind::Whole(read_whole(incoming, limit, converses).await?),
             }
         };
-        Ok(Self { kind, size })
+        Ok(Self { kind, size, beginning })
+    }
+
+    /// What a scheme may see of it: all or its beginning, and whether it is all.
+    pub fn seen(&self) -> (Option<&Bytes>, bool) {
+        match self.beginning.as_deref() {
+            Some((bytes, complete)) => (Some(bytes), *complete),
+            None => (self.whole(), true),
+        }
     }
 
     /// All of it, if it was read whole; an absent body is empty.
@@ -115,7 +122,10 @@ impl RequestBody {
         match &self.kind {
             Kind::Empty | Kind::Whole(_) => true,
             Kind::Once(incoming, _) => incoming.is_some(),
-            Kind::Kept(kept) => !lock(kept).overflow,
+            Kind::Kept(kept) => {
+                let kept = lock(kept);
+                kept.reader == 0 || !kept.overflow
+            }
         }
     }
 
@@ -129,15 +139,18 @@ impl RequestBody {
     }
 
     /// The body for one send. `gate` holds it back until the origin wants it; `tap` sees what leaves.
-    pub fn take(&mut self, gate: Option<Arc<Gate>>, tap: Option<SendRecording>) -> SendBody {
+    pub fn take(&mut self, plan: BodyPlan, gate: Option<Arc<Gate>>, tap: Option<SendRecording>) -> SendBody {
+        let (reframe, size) = match plan {
+            BodyPlan::AsIs => (None, self.size),
+            BodyPlan::Withheld => return SendBody::Empty,
+            BodyPlan::Replaced(bytes) => return full(bytes, tap.as_ref()),
+            BodyPlan::Reframed(reframe) => (Some(reframe), SizeHint::new()),
+        };
         let source = match &mut self.kind {
-            Kind::Empty => return SendBody::Empty,
-            Kind::Whole(bytes) => {
-                if let Some(tap) = &tap {
-                    tap.request_body(bytes);
-                }
-                return SendBody::Full(Some(bytes.clone()));
-            }
+            Kind::Empty if reframe.is_none() => return SendBody::Empty,
+            Kind::Empty => Source::Whole(None),
+            Kind::Whole(bytes) if reframe.is_none() => return full(bytes.clone(), tap.as_ref()),
+            Kind::Whole(bytes) => Source::Whole(Some(bytes.clone())),
             Kind::Once(incoming, done) => match incoming.take() {
                 Some(incoming) => Source::Once(incoming, Arc::clone(done)),
                 None => return SendBody::Empty,
@@ -149,20 +162,35 @@ impl RequestBody {
             }
         };
         let gate = gate.map(|gate| (gate, Box::pin(tokio::time::sleep(PATIENCE))));
-        SendBody::Stream(Box::pin(Outflow { source, size: self.size, gate, tap }))
+        SendBody::Stream(Box::pin(Outflow { source, size, gate, reframe: reframe.map(Framing::Open), tap }))
     }
+}
+
+fn full(bytes: Bytes, tap: Option<&SendRecording>) -> SendBody {
+    if let Some(tap) = tap {
+        tap.request_body(&bytes);
+    }
+    SendBody::Full(Some(bytes))
 }
 
 /// How long `Expect: 100-continue` holds a body back when the origin says nothing (RFC 9110 section 10.1.1).
 const PATIENCE: Duration = Duration::from_secs(1);
 
-async fn read_whole(incoming: Incoming, limit: usize) -> Result<Bytes, ReadError> {
+/// How long a conversation may be silent before its end counts as far away.
+const SILENCE: Duration = Duration::from_secs(1);
+
+async fn read_whole(incoming: Incoming, limit: usize, converses: bool) -> Result<Bytes, ReadError> {
     if incoming.size_hint().lower() > limit as u64 {
         return Err(ReadError::TooLarge);
     }
     let mut incoming = incoming;
     let mut whole = BytesMut::new();
-    while let Some(frame) = incoming.frame().await {
+    loop {
+        let frame = match converses {
+            true => tokio::time::timeout(SILENCE, incoming.frame()).await.map_err(|_| ReadError::Endless)?,
+            false => incoming.frame().await,
+        };
+        let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|_| ReadError::Broken)?.into_data() else { continue };
         if whole.len() + data.len() > limit {
             return Err(ReadError::TooLarge);
@@ -197,11 +225,21 @@ struct Outflow {
     source: Source,
     size: SizeHint,
     gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
+    reframe: Option<Framing>,
     tap: Option<SendRecording>,
+}
+
+/// A body being rewritten.
+#[derive(Debug)]
+enum Framing {
+    Open(Box<dyn Reframe>),
+    /// Its last bytes are out.
+    Ended,
 }
 
 #[derive(Debug)]
 enum Source {
+    Whole(Option<Bytes>),
     Once(Incoming, Arc<AtomicBool>),
     Kept { reader: u8, at: usize, kept: Arc<Mutex<Kept>> },
 }
@@ -210,7 +248,7 @@ impl Body for Outflow {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         let this = self.get_mut();
         if let Some((gate, patience)) = &mut this.gate {
             gate.waker.register(cx.waker());
@@ -219,15 +257,9 @@ impl Body for Outflow {
             }
             this.gate = None;
         }
-        let frame = match &mut this.source {
-            Source::Once(incoming, done) => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-                if frame.is_none() || incoming.is_end_stream() {
-                    done.store(true, Ordering::Release);
-                }
-                frame.map(|frame| frame.map_err(BodyError::from))
-            }
-            Source::Kept { reader, at, kept } => ready!(lock(kept).poll(cx, *reader, at)),
+        let frame = match &mut this.reframe {
+            None => ready!(this.source.poll(cx)),
+            Some(framing) => ready!(framing.poll(&mut this.source, cx)),
         };
         if let (Some(tap), Some(Ok(frame))) = (&this.tap, &frame)
             && let Some(data) = frame.data_ref()
@@ -246,19 +278,103 @@ impl Body for Outflow {
     }
 }
 
+type Polled = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
+        match self {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Once(incoming, done) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                if frame.is_none() || incoming.is_end_stream() {
+                    done.store(true, Ordering::Release);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+            }
+            Self::Kept { reader, at, kept } => lock(kept).poll(cx, *reader, at),
+        }
+    }
+}
+
+impl Framing {
+    /// The next rewritten piece. Trailers go to the framing, which says what becomes of them.
+    fn poll(&mut self, source: &mut Source, cx: &mut Context<'_>) -> Polled {
+        let Self::Open(reframe) = self else { return Poll::Ready(None) };
+        let mut out = BytesMut::new();
+        loop {
+            let frame = ready!(source.poll(cx)).transpose()?;
+            let rewritten = match &frame {
+                Some(frame) if frame.is_data() => {
+                    frame.data_ref().map_or(Ok(()), |piece| reframe.data(piece, &mut out))
+                }
+                last => reframe.end(last.as_ref().and_then(Frame::trailers_ref), &mut out),
+            };
+            rewritten.map_err(BodyError::from)?;
+            if !frame.is_some_and(|frame| frame.is_data()) {
+                *self = Self::Ended;
+                return Poll::Ready((!out.is_empty()).then(|| Ok(Frame::data(out.freeze()))));
+            }
+            if !out.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(out.freeze()))));
+            }
+        }
+    }
+}
+
 impl Kept {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: u8,
-        at: &mut usize,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn new(incoming: Incoming, limit: usize) -> Self {
+        let overflow = incoming.size_hint().lower() > limit as u64;
+        Self {
+            incoming,
+            ahead: VecDeque::new(),
+            copy: Vec::new(),
+            bytes: 0,
+            limit,
+            overflow,
+            trailers: None,
+            ended: false,
+            reader: 0,
+        }
+    }
+
+    /// Reads the first `wanted` bytes, and whatever came with them. Gives these bytes, and whether they are all.
+    async fn read_ahead(&mut self, wanted: usize) -> Result<(Bytes, bool), ReadError> {
+        let mut beginning = BytesMut::new();
+        let mut complete = false;
+        while beginning.len() < wanted && !complete {
+            match self.incoming.frame().await {
+                None => complete = true,
+                Some(Err(_)) => return Err(ReadError::Broken),
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        beginning.extend_from_slice(data);
+                        self.ahead.push_back(data.clone());
+                    } else {
+                        self.trailers = frame.into_trailers().ok();
+                        complete = true;
+                    }
+                }
+            }
+            if wanted > self.limit && beginning.len() > self.limit {
+                return Err(ReadError::TooLarge);
+            }
+        }
+        Ok((beginning.freeze(), complete || self.incoming.is_end_stream()))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, reader: u8, at: &mut usize) -> Polled {
         if reader != self.reader {
             return Poll::Ready(Some(Err("this send was given up".into())));
         }
         if let Some(piece) = self.copy.get(*at) {
             *at += 1;
             return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
+        }
+        if let Some(piece) = self.ahead.pop_front() {
+            self.keep(&piece);
+            *at = self.copy.len();
+            self.ended = self.ahead.is_empty() && (self.trailers.is_some() || self.incoming.is_end_stream());
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         if self.ended {
             // Trailers are an index of their own behind the last piece.
@@ -295,137 +411,5 @@ impl Kept {
         }
         // A piece shares its memory with the read buffer it came from; small pieces are copied out of it.
         self.copy.push(if data.len() < 4096 { Bytes::copy_from_slice(data) } else { data.clone() });
-    }
-}
-
-/// The body of an answer to the client.
-pub enum OutBody {
-    /// Nothing.
-    Empty,
-    /// Our own words.
-    Full(Option<Bytes>),
-    /// What the origin says.
-    Delivery(Delivery),
-}
-
-impl OutBody {
-    /// A body in memory.
-    pub fn full(bytes: impl Into<Bytes>) -> Self {
-        Self::Full(Some(bytes.into()))
-    }
-}
-
-impl fmt::Debug for OutBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "Empty",
-            Self::Full(_) => "Full",
-            Self::Delivery(_) => "Delivery",
-        })
-    }
-}
-
-/// An answer's body on its way back. Owns the connection's lease and ends the recording.
-pub struct Delivery {
-    incoming: Answer,
-    lease: Option<Lease>,
-    records: Option<(Recording, SendRecording)>,
-    _running: Option<Running>,
-}
-
-/// A leased connection, and whether it may be used again when the answer has been read.
-pub struct Lease {
-    /// The connection.
-    pub link: Link,
-    /// The request whose body must have left completely.
-    pub request: RequestBody,
-}
-
-impl Lease {
-    /// Gives the connection back, if nothing of this exchange can still be on it.
-    fn end(self) {
-        if self.request.is_sent() {
-            self.link.release();
-        }
-    }
-}
-
-impl Delivery {
-    /// A body that is read while `lease` lasts.
-    pub fn new(
-        incoming: Answer,
-        lease: Lease,
-        records: Option<(Recording, SendRecording)>,
-        running: Option<Running>,
-    ) -> Self {
-        let mut delivery = Self { incoming, lease: Some(lease), records, _running: running };
-        if delivery.incoming.is_end_stream() {
-            delivery.over(None);
-        }
-        delivery
-    }
-
-    fn over(&mut self, error: Option<&str>) {
-        if let Some(lease) = self.lease.take()
-            && error.is_none()
-        {
-            lease.end();
-        }
-        if let Some((recording, send)) = self.records.take() {
-            match error {
-                Some(error) => send.failed(error),
-                None => send.end(),
-            }
-            recording.finish(error);
-        }
-    }
-}
-
-impl Body for OutBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Delivery(delivery) => delivery.poll(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Full(bytes) => bytes.is_none(),
-            Self::Delivery(delivery) => delivery.incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Delivery(delivery) => delivery.incoming.size_hint(),
-        }
-    }
-}
-
-impl Delivery {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        match &frame {
-            Some(Ok(piece)) => {
-                if let (Some((recording, send)), Some(data)) = (&self.records, piece.data_ref()) {
-                    send.reply_body(data);
-                    recording.delivered(data.len());
-                }
-                if self.incoming.is_end_stream() {
-                    self.over(None);
-                }
-            }
-            Some(Err(_)) => self.over(Some("the answer broke off")),
-            None => self.over(None),
-        }
-        Poll::Ready(frame)
     }
 }

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     Connection, Inner,
-    body::OutBody,
+    delivery::OutBody,
     error::{ErrorId, ProxyError},
     guard::Guard,
     serve, splice,

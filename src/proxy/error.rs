@@ -5,7 +5,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
-use super::body::OutBody;
+use super::delivery::OutBody;
 use crate::{
     auth::{AuthError, AuthErrorKind},
     upstream::LinkError,

@@ -14,8 +14,9 @@ use tokio::time::timeout;
 
 use super::{
     Connection, Snapshot,
-    body::{Delivery, Gate, Lease, OutBody, ReadError, RequestBody},
+    body::{Gate, ReadError, RequestBody},
     browser::{self, Access},
+    delivery::{Ahead, Delivery, Lease, OutBody},
     error::{ErrorId, ProxyError},
     hop, reply,
     slots::clear_slots,
@@ -24,7 +25,10 @@ use super::{
 use crate::{
     auth::{
         AuthScheme, challenge,
-        scheme::{BodyUse, Hop, Outgoing, Ready, Reply, Round, Trace, Verdict, request_target},
+        scheme::{
+            BodyPlan, BodyUse, Hop, LinkState, MAX_REPLY_PREFIX, Outgoing, Ready, Reply, Round, Trace, Verdict,
+            request_target,
+        },
     },
     config::{OnUnavailable, Unmatched},
     console::record::{CURRENT, Recording, SendKind, SendRecording},
@@ -40,6 +44,10 @@ use crate::{
 const MAX_SENDS: u8 = 4;
 /// Bytes of a refused answer that are read so that its connection can be used again.
 const MAX_DRAIN: usize = 64 << 10;
+/// Time for reading a refused answer to its end.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// Time for the beginning of an answer's body that a credential wants to see.
+const PREFIX_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Forwards one request and gives the answer for the client: the origin's, or our own.
 pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Target) -> Response<OutBody> {
@@ -86,6 +94,8 @@ struct Prepared {
     rule: Option<Arc<Rule>>,
     auth: Option<Arc<dyn AuthScheme>>,
     round: Round,
+    /// The connection of the last send, where a handshake goes on on it.
+    link: Option<Link>,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     expect: bool,
 }
@@ -116,7 +126,11 @@ fn copy(head: &request::Parts) -> request::Parts {
 struct Sent {
     /// The request as it left, for credentials that expect to send twice and judge the answer by it.
     request: Option<request::Parts>,
+    /// The body was kept for a later send.
+    withheld: bool,
     response: Response<Answer>,
+    /// What has been read of the answer's body.
+    ahead: Option<Box<Ahead>>,
     link: Link,
     record: Option<SendRecording>,
 }
@@ -132,10 +146,22 @@ impl<'a> Exchange<'a> {
         let mut prepared = self.prepare(request, rule, auth).await?;
         for sends in 1..=MAX_SENDS {
             self.make_ready(&mut prepared).await?;
-            let sent = self.send(&mut prepared, sends == 1).await?;
-            match self.review(&mut prepared, &sent, sends).await? {
+            let mut sent = self.send(&mut prepared, sends == 1).await?;
+            match self.review(&mut prepared, &mut sent, sends).await? {
                 Verdict::Deliver => return self.deliver(prepared, sent).await,
-                Verdict::Renew | Verdict::Retry => self.discard(&prepared, sent).await,
+                Verdict::Continue => {
+                    prepared.link = self.discard(&prepared, sent).await;
+                    if let Some(link) = &mut prepared.link
+                        && !timeout(DRAIN_PATIENCE, link.ready()).await.unwrap_or(false)
+                    {
+                        prepared.link = None;
+                    }
+                }
+                Verdict::Renew | Verdict::Retry | Verdict::Refuse => {
+                    if let Some(link) = self.discard(&prepared, sent).await {
+                        link.release();
+                    }
+                }
             }
         }
         // `review` delivers the answer to the last send, whatever it is.
@@ -203,12 +229,14 @@ impl<'a> Exchange<'a> {
         if stripped.trailers {
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        let auth = make_room(&mut head, self.target, rule.as_deref(), auth, self.recording)?;
+        let mut round = Round { client: self.conn.client_name_shared(), ..Round::new() };
+        let auth = make_room(&mut head, self.target, rule.as_deref(), auth, &mut round, self.recording)?;
         let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use(&head));
         let limit = self.snapshot.settings.limits.body_buffer;
-        let body = RequestBody::new(incoming, usage, limit).await.map_err(|error| self.body_error(&error, limit))?;
+        let reading = RequestBody::new(incoming, usage, limit, hop::is_conversation(&head));
+        let body = reading.await.map_err(|error| self.body_error(&error, limit))?;
         let expect = head.headers.contains_key(header::EXPECT);
-        Ok(Prepared { head, body, rule, auth, round: Round::default(), upgrade, expect })
+        Ok(Prepared { head, body, rule, auth, round, link: None, upgrade, expect })
     }
 
     fn body_error(&self, error: &ReadError, limit: usize) -> ProxyError {
@@ -216,6 +244,12 @@ impl<'a> Exchange<'a> {
             ReadError::TooLarge => ProxyError::new(
                 ErrorId::BodyTooLarge,
                 format!("the credential signs the body, which is longer than `limits.body_buffer` ({limit} bytes)"),
+            )
+            .closing(),
+            ReadError::Endless => ProxyError::new(
+                ErrorId::CredentialRejected,
+                "the credential signs the whole body, and this one is a stream in both directions that does not end \
+                 before its answer; give this path a credential that leaves the body out (`payload: unsigned`, a token)",
             )
             .closing(),
             ReadError::Broken => {
@@ -228,7 +262,7 @@ impl<'a> Exchange<'a> {
     /// Waits for a credential that has to be fetched. Without one the rule's `on_unavailable` decides.
     async fn make_ready(&self, prepared: &mut Prepared) -> Result<(), ProxyError> {
         let Some(auth) = &prepared.auth else { return Ok(()) };
-        let Ready::After(fetching) = auth.ready(self.conn.proxy.clock.now()) else { return Ok(()) };
+        let Ready::After(fetching) = auth.ready(self.conn.proxy.clock.now(), &prepared.round) else { return Ok(()) };
         let Err(error) = CURRENT.scope(self.recording.cloned(), fetching).await else { return Ok(()) };
         match prepared.rule.as_ref().map_or(OnUnavailable::Refuse, |rule| rule.on_unavailable) {
             OnUnavailable::Stale if auth.has_stale() => self.note(|| format!("{error}; using the old one")),
@@ -251,15 +285,16 @@ impl<'a> Exchange<'a> {
     async fn send(&self, prepared: &mut Prepared, first: bool) -> Result<Sent, ProxyError> {
         let mut fresh = false;
         loop {
-            let mut link = self.lease(prepared, fresh).await?;
+            let (mut link, state) = self.lease(prepared, fresh).await?;
             let mut head = prepared.head_for_send();
-            let trace = self.apply(prepared, &mut head, &link)?;
+            let (trace, plan) = self.apply(prepared, &mut head, &link, state)?;
             head.version = link.version();
             let record = self.record(&link, &head, trace);
             let judges = prepared.auth.as_ref().is_some_and(|auth| auth.body_use(&head) != BodyUse::Pass);
             let sent = judges.then(|| copy(&head));
-            let gate = self.gate(prepared, &mut head, &link, first);
-            let body = prepared.body.take(gate.clone(), record.clone());
+            let withheld = matches!(plan, BodyPlan::Withheld);
+            let gate = self.gate(prepared, &mut head, &link, first && !withheld);
+            let body = prepared.body.take(plan, gate.clone(), record.clone());
             link.tap(record.clone());
             let (idempotent, version) = (head.method.is_idempotent(), prepared.head.version);
             let outgoing = self.outgoing(Request::from_parts(head, body), version, gate, record.as_ref());
@@ -268,7 +303,7 @@ impl<'a> Exchange<'a> {
                     if let Some(record) = &record {
                         response = recorded(response, record);
                     }
-                    return Ok(Sent { request: sent, response, link, record });
+                    return Ok(Sent { request: sent, withheld, response, ahead: None, link, record });
                 }
                 Err(error) => {
                     if let Some(record) = &record {
@@ -287,7 +322,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn lease(&self, prepared: &Prepared, fresh: bool) -> Result<Link, ProxyError> {
+    /// The connection for the next send: the one of the send before if a handshake goes on on it, else a leased one.
+    async fn lease(&self, prepared: &mut Prepared, fresh: bool) -> Result<(Link, LinkState), ProxyError> {
+        if let Some(link) = prepared.link.take().filter(|_| !fresh) {
+            return Ok((link, LinkState::Continued));
+        }
         let binding = prepared.auth.as_ref().and_then(|auth| auth.binding());
         let policy = prepared.rule.as_ref().map_or(&self.conn.proxy.default_tls, |rule| &rule.tls);
         let want = Want {
@@ -300,27 +339,39 @@ impl<'a> Exchange<'a> {
             fresh,
         };
         let leasing = self.conn.proxy.upstream.link(want);
-        match self.recording {
-            Some(recording) => Ok(CURRENT.scope(Some(recording.clone()), leasing).await?),
-            None => Ok(leasing.await?),
-        }
+        let link = match self.recording {
+            Some(recording) => CURRENT.scope(Some(recording.clone()), leasing).await?,
+            None => leasing.await?,
+        };
+        let state = link.state();
+        Ok((link, state))
     }
 
     /// Lets the credential write itself onto the head.
-    fn apply(&self, prepared: &mut Prepared, head: &mut request::Parts, link: &Link) -> Result<Trace, ProxyError> {
+    fn apply(
+        &self,
+        prepared: &mut Prepared,
+        head: &mut request::Parts,
+        link: &Link,
+        state: LinkState,
+    ) -> Result<(Trace, BodyPlan), ProxyError> {
         let mut trace = Trace::default();
+        let mut plan = BodyPlan::AsIs;
         if let Some(auth) = &prepared.auth {
-            prepared.round.link = link.state();
-            let body = prepared.body.whole();
+            prepared.round.link = state;
+            let (body, complete) = prepared.body.seen();
             let lent = self.recording.is_some_and(Recording::wants_heads).then_some(&mut trace);
-            let mut out = Outgoing::new(head, self.target, Hop::Origin, body, &self.conn.proxy.clock, lent);
+            let mut out = Outgoing::new(head, self.target, Hop::Origin, body, &self.conn.proxy.clock, lent)
+                .on(state, link.certificate())
+                .beginning(!complete);
             auth.apply(&mut out, &mut prepared.round)?;
+            plan = out.into_plan();
         }
         if let Some((protocol, _)) = &prepared.upgrade {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(header::UPGRADE, protocol.clone());
         }
-        Ok(trace)
+        Ok((trace, plan))
     }
 
     fn record(&self, link: &Link, head: &request::Parts, trace: Trace) -> Option<SendRecording> {
@@ -408,26 +459,41 @@ impl<'a> Exchange<'a> {
     }
 
     /// Asks the credential whether the answer will do.
-    async fn review(&self, prepared: &mut Prepared, sent: &Sent, sends: u8) -> Result<Verdict, ProxyError> {
+    async fn review(&self, prepared: &mut Prepared, sent: &mut Sent, sends: u8) -> Result<Verdict, ProxyError> {
         let status = sent.response.status();
         if sent.link.hop() == Hop::ParentProxy && status == Hop::ParentProxy.refusal() {
             let detail = "the parent proxy refused our credentials; check `proxy.upstream.auth`";
             return Err(ProxyError::new(ErrorId::UpstreamConnect, detail));
         }
         let Some(auth) = prepared.auth.clone() else { return Ok(Verdict::Deliver) };
+        let wanted = auth.reply_prefix(status, sent.response.headers(), &prepared.round).min(MAX_REPLY_PREFIX);
+        if wanted > 0 {
+            // A slow answer is judged by what has come of it.
+            let reading = sent.ahead.get_or_insert_default().read(sent.response.body_mut(), wanted);
+            let _ = timeout(PREFIX_PATIENCE, reading).await;
+        }
+        let body = sent.ahead.as_ref().map(|ahead| ahead.bytes()).unwrap_or_default();
+        let request = sent.request.as_ref().unwrap_or(&prepared.head);
         let answer = Reply {
-            status,
-            headers: sent.response.headers(),
-            hop: Hop::Origin,
-            request: sent.request.as_ref().unwrap_or(&prepared.head),
-            target: self.target,
+            body: &body,
+            body_complete: sent.ahead.as_ref().is_some_and(|ahead| ahead.is_complete()),
+            ..Reply::new(status, sent.response.headers(), Hop::Origin, request, self.target)
         };
         prepared.round.challenges.clear();
         if answer.is_refusal() {
             prepared.round.challenges = challenge::parse(answer.headers, &Hop::Origin.challenge());
         }
         let mut verdict = auth.review(&answer, &mut prepared.round);
+        for note in prepared.round.notes.drain(..) {
+            self.note(|| note);
+        }
+        if verdict == Verdict::Refuse {
+            return Err(auth.refusal(&prepared.round).into());
+        }
         if verdict == Verdict::Deliver {
+            if prepared.round.answered && !answer.is_refusal() {
+                sent.link.set_authenticated();
+            }
             return Ok(verdict);
         }
         if sends == MAX_SENDS || !prepared.body.can_resend() {
@@ -438,15 +504,18 @@ impl<'a> Exchange<'a> {
             let renewed = CURRENT.scope(self.recording.cloned(), auth.renew(&prepared.round)).await?;
             verdict = if renewed { Verdict::Retry } else { Verdict::Deliver };
         }
-        if verdict == Verdict::Retry {
+        if verdict >= Verdict::Retry {
             prepared.round.attempt += 1;
         }
         Ok(verdict)
     }
 
-    /// Reads a refused answer to its end, if that is near, so that its connection can be used again.
-    async fn discard(&self, prepared: &Prepared, sent: Sent) {
-        let Sent { response, link, record, .. } = sent;
+    /// Reads a refused answer to its end, if that is near. Gives its connection if it can be used again.
+    async fn discard(&self, prepared: &Prepared, sent: Sent) -> Option<Link> {
+        let Sent { response, ahead, withheld, link, record, .. } = sent;
+        if let (Some(record), Some(ahead)) = (&record, ahead) {
+            record.reply_body(&ahead.bytes());
+        }
         let mut body = response.into_body();
         let draining = async {
             let mut read = 0;
@@ -464,23 +533,24 @@ impl<'a> Exchange<'a> {
             }
             true
         };
-        let drained = timeout(Duration::from_secs(2), draining).await.unwrap_or(false);
+        let drained = timeout(DRAIN_PATIENCE, draining).await.unwrap_or(false);
         if let Some(record) = &record {
             record.end();
         }
-        if drained && prepared.body.is_sent() {
-            link.release();
-        }
+        (drained && (withheld || prepared.body.is_sent())).then_some(link)
     }
 
     /// Streams the answer to the client, or joins both connections if it switches protocols.
     async fn deliver(&self, prepared: Prepared, sent: Sent) -> Result<Response<OutBody>, ProxyError> {
-        let Sent { mut response, link, record, .. } = sent;
+        let Sent { mut response, ahead, link, record, .. } = sent;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upstream = switched.then(|| hyper::upgrade::on(&mut response));
         let (mut head, incoming) = response.into_parts();
         let version = head.version;
         let upgrade = hop::strip_response(&mut head.headers, version).upgrade;
+        if let Some(auth) = &prepared.auth {
+            auth.tidy(&mut head.headers, &prepared.round);
+        }
         reply::protect(&mut head, prepared.auth.as_deref(), self.conn.is_intercepted());
         head.version = Version::HTTP_11;
         match (upstream, prepared.upgrade) {
@@ -501,7 +571,7 @@ impl<'a> Exchange<'a> {
                 }
                 let records = self.recording.cloned().zip(record);
                 let lease = Lease { link, request: prepared.body };
-                let delivery = Delivery::new(incoming, lease, records, Some(self.conn.shared.running()));
+                let delivery = Delivery::new(ahead, incoming, lease, records, Some(self.conn.shared.running()));
                 Ok(Response::from_parts(head, OutBody::Delivery(delivery)))
             }
         }
@@ -560,6 +630,7 @@ pub fn make_room(
     target: &Target,
     rule: Option<&Rule>,
     auth: Option<Arc<dyn AuthScheme>>,
+    round: &mut Round,
     recording: Option<&Recording>,
 ) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
     if head.version == Version::HTTP_2 {
@@ -567,6 +638,9 @@ pub fn make_room(
     }
     if let Some(rule) = rule {
         edit_headers(head, rule);
+    }
+    if let Some(auth) = &auth {
+        auth.observe(head, round);
     }
     let auth = match (rule, auth) {
         (Some(rule), Some(auth)) => clear_slots(head, auth.as_ref(), rule.existing, recording)?.then_some(auth),

@@ -3,6 +3,7 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{self, Entry},
+    request::Parts,
 };
 
 /// Fields that belong to one connection whether `Connection` names them or not.
@@ -105,6 +106,13 @@ pub fn join_cookies(headers: &mut HeaderMap) {
         value.set_sensitive(true);
         entry.insert(value);
     }
+}
+
+/// True if the body may be one side of a conversation: gRPC without a length over HTTP/2.
+pub fn is_conversation(head: &Parts) -> bool {
+    head.version == Version::HTTP_2
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+        && head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod body;
 pub mod browser;
 pub mod client;
 pub mod connect;
+pub mod delivery;
 pub mod error;
 pub mod exchange;
 pub mod framing;
@@ -28,8 +29,8 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use body::OutBody;
 use client::{Claim, Clients};
+use delivery::OutBody;
 use error::{ErrorId, ProxyError};
 use guard::Shared;
 use http::{Method, Request, Response, Uri, Version, header, uri::Authority};
@@ -147,6 +148,11 @@ impl Connection {
     /// Who this is, for records.
     pub fn client(&self) -> Client {
         Client { peer: Some(self.peer), name: self.name.get().cloned() }
+    }
+
+    /// The name that the client gave, to keep.
+    pub fn client_name_shared(&self) -> Option<Arc<str>> {
+        self.name.get().cloned()
     }
 
     /// The name that the client gave.

@@ -5,7 +5,7 @@
 
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
-use super::body::OutBody;
+use super::delivery::OutBody;
 
 /// What the page needs.
 #[derive(Debug)]

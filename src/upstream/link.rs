@@ -171,6 +171,11 @@ impl Link {
         self.conn.authenticated.store(true, Ordering::Relaxed);
     }
 
+    /// The certificate that the server showed, in DER.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.conn.facts.tls.as_ref()?.leaf.as_deref()
+    }
+
     /// Shows the exact bytes of an HTTP/1.1 connection to `sink` from now on, if it wants them, or to nobody.
     pub fn tap(&self, sink: Option<SendRecording>) {
         self.conn.tap.set(sink.filter(SendRecording::wants_raw));

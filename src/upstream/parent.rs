@@ -135,7 +135,7 @@ pub(super) async fn authorize(
     round: &mut Round,
     trace: Option<&mut Trace>,
 ) -> Result<(), LinkError> {
-    if let Ready::After(work) = auth.ready(shared.clock.now()) {
+    if let Ready::After(work) = auth.ready(shared.clock.now(), round) {
         work.await?;
     }
     auth.apply(&mut Outgoing::new(head, target, Hop::ParentProxy, None, &shared.clock, trace), round)?;
@@ -154,14 +154,14 @@ pub(super) async fn improves(
     if reply.status == hop.refusal() {
         round.challenges = crate::auth::challenge::parse(&reply.headers, &hop.challenge());
     }
-    let shown = Reply { status: reply.status, headers: &reply.headers, hop, request: head, target };
+    let shown = Reply::new(reply.status, &reply.headers, hop, head, target);
     let verdict = auth.review(&shown, round);
     if reply.status != hop.refusal() || round.attempt >= MAX_EXTRA_SENDS {
         return Ok(false);
     }
     let again = match verdict {
-        Verdict::Deliver => false,
-        Verdict::Retry => true,
+        Verdict::Deliver | Verdict::Refuse => false,
+        Verdict::Retry | Verdict::Continue => true,
         Verdict::Renew => auth.renew(round).await?,
     };
     round.attempt += 1;
@@ -271,7 +271,7 @@ pub(super) async fn socks5(mut io: Stream, proxy: &ParentProxy, target: &Target)
 
 /// The user name and password of a credential (RFC 1929 knows nothing else).
 async fn login_of(auth: &dyn AuthScheme) -> Result<(String, Secret), LinkError> {
-    if let Ready::After(fetching) = auth.ready(std::time::SystemTime::now()) {
+    if let Ready::After(fetching) = auth.ready(std::time::SystemTime::now(), &Round::default()) {
         fetching.await?;
     }
     let login = auth.login().ok_or_else(|| {

@@ -162,30 +162,13 @@ struct Login {
     password: Secret,
 }
 
-/// What is remembered between the sends of one exchange, in [`Round::memo`].
-#[derive(Clone, Copy, Default)]
+/// What is remembered between the sends of one exchange, in [`Round::state`].
+#[derive(Clone, Copy, Debug, Default)]
 struct Memo {
     /// The last refusal brought a challenge that the next send answers.
     learnt: bool,
     /// The generation of the password that was used.
     login: u64,
-    /// The server's own proof was wrong.
-    forged: bool,
-}
-
-impl Memo {
-    fn of(round: &Round) -> Self {
-        let Some((flags, login)) = round.memo.as_deref().and_then(|memo| memo.split_once(' ')) else {
-            return Self::default();
-        };
-        Self { learnt: flags.contains('l'), forged: flags.contains('f'), login: login.parse().unwrap_or(0) }
-    }
-
-    fn keep(self, round: &mut Round) {
-        let learnt = if self.learnt { "l" } else { "" };
-        let forged = if self.forged { "f" } else { "" };
-        round.memo = Some(format!("{learnt}{forged} {}", self.login).into());
-    }
 }
 
 impl AuthScheme for Digest {
@@ -201,17 +184,17 @@ impl AuthScheme for Digest {
         if self.hashes_bodies.load(Ordering::Relaxed) { BodyUse::Whole } else { BodyUse::Replay }
     }
 
-    fn ready(&self, _: SystemTime) -> Ready<'_> {
+    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
         self.login.ready()
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
         let current = self.login.current();
         let login = current.as_ref().ok_or_else(|| not_ready(&self.credential))?;
-        let mut memo = Memo::of(round);
+        let memo: &mut Memo = round.state_mut();
         memo.login = login.stamp;
+        let memo = *memo;
         round.answered = memo.learnt;
-        memo.keep(round);
         let Some(nonce) = self.nonce_for(out, memo.learnt) else {
             round.stamp = 0;
             out.note(|| "digest: no nonce is known yet, so this goes without and waits for the challenge".to_owned());
@@ -231,18 +214,17 @@ impl AuthScheme for Digest {
     }
 
     fn renew<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
-        Box::pin(async move {
-            let memo = Memo::of(round);
-            if memo.forged {
-                let why = format!(
-                    "credential `{}`: the server did not prove that it knows the password (`rspauth`), which \
-                     `verify_rspauth: require` demands",
-                    self.credential
-                );
-                return Err(AuthError::new(AuthErrorKind::Rejected, why));
-            }
-            self.login.renew(memo.login).await
-        })
+        let memo = round.state::<Memo>().copied().unwrap_or_default();
+        Box::pin(self.login.renew(memo.login))
+    }
+
+    fn refusal(&self, _: &Round) -> AuthError {
+        let why = format!(
+            "credential `{}`: the server did not prove that it knows the password (`rspauth`), which \
+             `verify_rspauth: require` demands",
+            self.credential
+        );
+        AuthError::new(AuthErrorKind::Rejected, why)
     }
 
     fn has_stale(&self) -> bool {
@@ -352,7 +334,6 @@ impl Digest {
         if !self.config.retry {
             return Verdict::Deliver;
         }
-        let mut memo = Memo::of(round);
         let stale = round.challenges.iter().any(|challenge| {
             challenge.is("digest") && challenge.param("stale").is_some_and(|value| value.eq_ignore_ascii_case("true"))
         });
@@ -368,8 +349,7 @@ impl Digest {
             // The body is gone unhashed; from the next request on it is read first.
             return Verdict::Deliver;
         }
-        memo.learnt = true;
-        memo.keep(round);
+        round.state_mut::<Memo>().learnt = true;
         Verdict::Retry
     }
 
@@ -393,11 +373,7 @@ impl Digest {
             self.nonces.learn(reply.hop, reply.target, terms, 1);
         }
         match (proven, proof) {
-            (false, VerifyRspauth::Require) => {
-                let memo = Memo { forged: true, ..Memo::of(round) };
-                memo.keep(round);
-                Verdict::Renew
-            }
+            (false, VerifyRspauth::Require) => Verdict::Refuse,
             (false, VerifyRspauth::Warn) => {
                 tracing::warn!(credential = %self.credential, target = %reply.target, "the server's rspauth is wrong or missing");
                 Verdict::Deliver

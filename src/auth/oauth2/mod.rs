@@ -372,7 +372,7 @@ impl AuthScheme for Oauth2 {
         BodyUse::Replay
     }
 
-    fn ready(&self, now: SystemTime) -> Ready<'_> {
+    fn ready<'a>(&'a self, now: SystemTime, _: &'a Round) -> Ready<'a> {
         self.tokens.ready(now)
     }
 
