@@ -3,19 +3,22 @@
 //! A start loads the configuration, opens the authority, binds both listeners, and from then on hands each connection to
 //! `proxy`. A reload puts other rules and settings in force; a stop lets what runs finish.
 
+mod control;
+mod follow;
+
 use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
+use follow::Follow;
 use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -41,7 +44,7 @@ use crate::{
     proxy::{Proxy, Settings, Snapshot, client::Clients, page::Page, serve},
     rules::{
         RuleSet,
-        reload::{Reloader, Report, Status},
+        reload::Reloader,
         watch::{Mode, Watcher},
     },
     secret::Secret,
@@ -396,113 +399,6 @@ impl Core {
 
 fn config_errors(errors: &[String]) -> StartError {
     StartError::Config(errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))
-}
-
-/// Puts what was reloaded in force.
-#[derive(Clone)]
-struct Follow(Arc<OnceLock<Weak<Core>>>);
-
-impl Follow {
-    fn core(&self) -> Option<Arc<Core>> {
-        self.0.get()?.upgrade()
-    }
-}
-
-impl Report for Follow {
-    fn reloaded(&self, rules: &Arc<RuleSet>, config: &Arc<Config>, status: &Status, news: bool) {
-        let Some(core) = self.core() else { return };
-        let proxy = &core.proxy;
-        match core.base.upstream(&core.loader, config, rules) {
-            Ok(settings) => proxy.upstream.set(settings),
-            Err(errors) => {
-                return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; ")));
-            }
-        }
-        core.redactor.set_names(&config.redact);
-        proxy.current.store(Arc::new(core.base.snapshot(Arc::clone(rules), config, core.loader.passwords())));
-        if let Some(note) = needs_restart(&core.first, config) {
-            proxy.console.announce(&note);
-        }
-        if news {
-            let (rules, hosts) = (rules.rules_count(), rules.hosts_count());
-            let generation = status.generation;
-            proxy
-                .console
-                .announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
-        }
-    }
-
-    fn refused(&self, message: &str, _status: &Status) {
-        let Some(core) = self.core() else { return };
-        core.proxy.console.announce(&format!("configuration refused, the old rules stay in force:\n{message}"));
-    }
-}
-
-/// What changed in the files and is fixed for the run.
-fn needs_restart(first: &Config, now: &Config) -> Option<String> {
-    let fixed = [
-        ("proxy.listen", first.proxy.listen != now.proxy.listen),
-        ("proxy.limits.connections", first.proxy.limits.connections != now.proxy.limits.connections),
-        ("console", first.console != now.console),
-        ("tokens", first.tokens != now.tokens),
-        ("secrets.ttl", first.secrets != now.secrets),
-    ];
-    let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
-    (!changed.is_empty()).then(|| format!("restart to put this in force too: {}", changed.join(", ")))
-}
-
-impl ControlState for Core {
-    fn status(&self) -> serde_json::Value {
-        let snapshot = self.proxy.snapshot();
-        let config = self.config();
-        let reload = self.reloader.store().status();
-        let counts = self.proxy.console.counts();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "started": rfc3339(self.begun),
-            "proxy": self.base.proxy_address.to_string(),
-            "console": self.base.console_address.to_string(),
-            "files": config.files,
-            "environment": config.environment,
-            "rules": snapshot.rules.rules_count(),
-            "hosts": snapshot.rules.hosts_count(),
-            "generation": reload.generation,
-            "in_force_since": rfc3339(reload.since),
-            "reload_error": reload.failure.map(|failure| failure.message),
-            "connections": self.proxy.tasks.len(),
-            "idle_upstream_connections": self.proxy.upstream.idle_connections(),
-            "exchanges": {
-                "total": counts.exchanges,
-                "answered": counts.answered,
-                "refused": counts.refused,
-                "broken": counts.broken,
-                "tunnels": counts.tunnels,
-                "token_requests": counts.token_requests,
-                "not_shown": counts.not_shown,
-            },
-        })
-    }
-
-    fn is_ready(&self) -> bool {
-        self.is_ready.load(Ordering::Acquire)
-    }
-
-    fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
-        let reloader = Arc::clone(&self.reloader);
-        Box::pin(async move {
-            let status =
-                tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
-            match status.failure {
-                Some(failure) => Err(failure.message),
-                None => Ok(format!("generation {} is in force", status.generation)),
-            }
-        })
-    }
-
-    fn stop(&self) {
-        self.stopping.cancel();
-    }
 }
 
 /// A proxy that runs.

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -106,7 +106,7 @@ pub struct Delivery {
     lease: Option<Lease>,
     /// Boxed: without a recording there should be no room for one.
     records: Option<Box<(Recording, SendRecording)>>,
-    _running: Option<Running>,
+    running: Running,
 }
 
 /// A leased connection, and whether it may be used again when the answer has been read.
@@ -133,10 +133,9 @@ impl Delivery {
         incoming: Answer,
         lease: Lease,
         records: Option<(Recording, SendRecording)>,
-        running: Option<Running>,
+        running: Running,
     ) -> Self {
-        let mut delivery =
-            Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), _running: running };
+        let mut delivery = Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), running };
         if delivery.is_end() {
             delivery.over(None);
         }
@@ -207,7 +206,13 @@ impl Delivery {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = match self.ahead.as_mut().and_then(|ahead| ahead.take()) {
             Some(read) => Some(read),
-            None => ready!(Pin::new(&mut self.incoming).poll_frame(cx)),
+            None => match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    self.running.wait();
+                    return Poll::Pending;
+                }
+            },
         };
         match &frame {
             Some(Ok(piece)) => {
@@ -217,6 +222,8 @@ impl Delivery {
                 }
                 if self.is_end() {
                     self.over(None);
+                } else {
+                    self.running.offer();
                 }
             }
             Some(Err(_)) => self.over(Some("the answer broke off")),

@@ -235,8 +235,7 @@ impl<'a> Exchange<'a> {
         let limit = self.snapshot.settings.limits.body_buffer;
         let reading = RequestBody::new(incoming, usage, limit, hop::is_conversation(&head));
         let body = reading.await.map_err(|error| self.body_error(&error, limit))?;
-        let expect = head.headers.contains_key(header::EXPECT);
-        Ok(Prepared { head, body, rule, auth, round, link: None, upgrade, expect })
+        Ok(Prepared { head, body, rule, auth, round, link: None, upgrade, expect: stripped.expect })
     }
 
     fn body_error(&self, error: &ReadError, limit: usize) -> ProxyError {
@@ -571,7 +570,7 @@ impl<'a> Exchange<'a> {
                 }
                 let records = self.recording.cloned().zip(record);
                 let lease = Lease { link, request: prepared.body };
-                let delivery = Delivery::new(ahead, incoming, lease, records, Some(self.conn.shared.running()));
+                let delivery = Delivery::new(ahead, incoming, lease, records, self.conn.shared.running());
                 Ok(Response::from_parts(head, OutBody::Delivery(delivery)))
             }
         }

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -70,6 +70,7 @@ fn open(proxy: &Arc<Proxy>, socket: &TcpStream, peer: SocketAddr) -> Connection 
         shared: Arc::default(),
         is_http1: true,
         inner: None,
+        last: Mutex::default(),
     }
 }
 

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::quality::RandomState;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use indexmap::{Equivalent, IndexMap};
@@ -47,7 +48,7 @@ const MAX_HEADERS: usize = 256;
 /// All open connections.
 #[derive(Default)]
 pub(super) struct Pool {
-    slots: RwLock<IndexMap<Key, Arc<Slot>>>,
+    slots: RwLock<IndexMap<Key, Arc<Slot>, RandomState>>,
     idle: AtomicUsize,
     swept: AtomicBool,
 }
