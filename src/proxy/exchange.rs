@@ -142,7 +142,7 @@ impl<'a> Exchange<'a> {
 
     async fn run(&self, request: Request<Incoming>) -> Result<Response<OutBody>, ProxyError> {
         let rule = self.choose_rule(&request)?;
-        let auth = self.choose_auth(&request, rule.as_deref())?;
+        let auth = self.choose_auth(&request, rule.as_ref())?;
         let mut prepared = self.prepare(request, rule, auth).await?;
         for sends in 1..=MAX_SENDS {
             self.make_ready(&mut prepared).await?;
@@ -170,15 +170,7 @@ impl<'a> Exchange<'a> {
 
     /// Finds the rule. What no rule matches passes or is refused, as configured.
     fn choose_rule(&self, request: &Request<Incoming>) -> Result<Option<Arc<Rule>>, ProxyError> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let lookup = Lookup {
-            target: self.target,
-            method: request.method(),
-            path_and_query: path,
-            headers: request.headers(),
-            client: self.conn.client_name(),
-        };
-        let rule = self.snapshot.rules.find(&lookup).cloned();
+        let rule = self.snapshot.rules.find(&self.lookup(request)).cloned();
         if let Some(recording) = self.recording {
             recording.rule(rule.as_ref());
         }
@@ -189,11 +181,22 @@ impl<'a> Exchange<'a> {
         Ok(rule)
     }
 
-    /// The credential that this request gets. A preflight gets none; a foreign page and TRACE are refused.
+    fn lookup<'r>(&'r self, request: &'r Request<Incoming>) -> Lookup<'r> {
+        Lookup {
+            target: self.target,
+            method: request.method(),
+            path_and_query: request.uri().path_and_query().map_or("/", |path| path.as_str()),
+            headers: request.headers(),
+            client: self.conn.client_name(),
+        }
+    }
+
+    /// The credential that this request gets. A preflight gets none; a foreign page, TRACE and a path that might be
+    /// another are refused.
     fn choose_auth(
         &self,
         request: &Request<Incoming>,
-        rule: Option<&Rule>,
+        rule: Option<&Arc<Rule>>,
     ) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
         let Some((rule, auth)) = rule.and_then(|rule| rule.auth.as_ref().map(|auth| (rule, auth))) else {
             return Ok(None);
@@ -201,6 +204,9 @@ impl<'a> Exchange<'a> {
         if request.method() == Method::TRACE {
             let detail = "TRACE sends the request back, credentials included, so no rule allows it";
             return Err(ProxyError::new(ErrorId::Denied, detail));
+        }
+        if self.snapshot.rules.is_ambiguous(&self.lookup(request), rule) {
+            return Err(ProxyError::new(ErrorId::BadRequest, ambiguous_path(rule)));
         }
         match browser::access(request.method(), request.headers(), self.target, rule) {
             Access::Allowed => Ok(Some(Arc::clone(auth))),
@@ -606,6 +612,15 @@ fn recorded(response: Response<Answer>, record: &SendRecording) -> Response<Answ
     let (head, body) = response.into_parts();
     record.reply(&head);
     Response::from_parts(head, body)
+}
+
+/// Why a path is refused that servers read in more than one way.
+pub fn ambiguous_path(rule: &Rule) -> String {
+    format!(
+        "the path can be read in two ways (an escaped slash or percent sign, a backslash, `//` or `..;`), and rule `{}` \
+         fits one of them only; send the plain path, or let the rule's `path` say `%2F` or end in `**`",
+        rule.name
+    )
 }
 
 /// What went wrong, with its causes.
