@@ -5,6 +5,7 @@
 
 mod control;
 mod follow;
+mod running;
 
 use std::{
     io,
@@ -14,11 +15,12 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
 use follow::Follow;
+pub use running::Running;
 use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -28,16 +30,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     auth::{
         BuildContext,
+        login::{Logins, Pending, Prompt},
         oauth2::SharedTokens,
         sources::{SecretStore, Sources as SecretSources},
     },
     clock::Clock,
     config::{Config, Unmatched},
-    console::{ConsoleOptions, record::Console, redact::Redactor},
+    console::{ConsoleOptions, Keep, record::Console, redact::Redactor},
     control::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
         server,
+        tokens::Desk,
     },
     loading::{self, Loader, MakeContext, Origin, Ready},
     paths::DataDir,
@@ -114,6 +118,8 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
             sources: Arc::new(sources),
             tokens: stores,
             shared: SharedTokens::default(),
+            logins: Logins::default(),
+            environment: config.environment.as_deref().map(Arc::from),
         }
     })
 }
@@ -226,13 +232,15 @@ impl Base {
     /// What requests see from now on.
     fn snapshot(&self, rules: Arc<RuleSet>, config: &Config, clients: Vec<(Arc<str>, Secret)>) -> Snapshot {
         let mut known = clients;
-        known.push((self.login.user.as_str().into(), self.login.password.clone()));
+        let own_client: Arc<str> = self.login.user.as_str().into();
+        known.push((own_client.clone(), self.login.password.clone()));
         let unmatched = if self.inspect { Unmatched::Inspect } else { config.proxy.unmatched };
         let settings = Settings {
             unmatched,
             connect_ports: config.proxy.connect_ports.clone(),
             limits: config.proxy.limits.clone(),
             clients: Clients::new(known),
+            own_client,
             on_loopback: self.proxy_address.ip().is_loopback(),
         };
         Snapshot { rules, settings }
@@ -297,6 +305,7 @@ struct Core {
     stopping: CancellationToken,
     reloader: Arc<Reloader>,
     watcher: OnceLock<Watcher>,
+    desk: Desk,
     ca_pem: String,
 }
 
@@ -307,6 +316,13 @@ impl Core {
         redactor.set_names(&config.redact);
         options.body_limit = config.console.body_limit;
         options.environment = config.environment.clone();
+        let keep = &config.console;
+        options.keep = Some(Keep {
+            exchanges: keep.keep_exchanges,
+            age: keep.keep_age,
+            bytes: keep.keep_bytes,
+            body_limit: keep.body_limit,
+        });
         let console = Console::new(options).map_err(|error| StartError::failed("the console does not start", error))?;
         let settings = base.upstream(&loader, config, &ready.rules).map_err(|errors| config_errors(&errors))?;
         upstream.set(settings);
@@ -332,8 +348,10 @@ impl Core {
             let lookup = move |name: &str| current.upgrade()?.snapshot().rules.credential(name);
             context.sources.bind_credentials(Arc::new(lookup));
         }
+        let desk = desk(&proxy, &loader)?;
         let core = Arc::new(Self {
             proxy,
+            desk,
             loader,
             base,
             begun,
@@ -397,80 +415,43 @@ impl Core {
     }
 }
 
+/// What `login`, `logout` and `token` are done with in a running proxy. From here on requests may begin logins.
+fn desk(proxy: &Arc<Proxy>, loader: &Loader) -> Result<Desk, StartError> {
+    let context = loader.context().ok_or_else(|| StartError::Failed("nothing has been loaded".to_owned()))?;
+    let (found, named) = (Arc::downgrade(proxy), Arc::downgrade(proxy));
+    let console = Arc::downgrade(proxy);
+    context.logins.announce_to(move |pending| {
+        if let Some(proxy) = console.upgrade() {
+            proxy.console.announce(&invitation(pending));
+        }
+    });
+    Ok(Desk {
+        find: Box::new(move |name| found.upgrade()?.snapshot().rules.credential(name)),
+        names: Box::new(move || {
+            let Some(proxy) = named.upgrade() else { return Vec::new() };
+            proxy.snapshot().rules.credential_names().map(str::to_owned).collect()
+        }),
+        logins: context.logins.clone(),
+        runner: context.fetch.clone(),
+    })
+}
+
+/// What the terminal shows when a request needs a login.
+fn invitation(pending: &Pending) -> String {
+    let name = &pending.credential;
+    let whose = pending.client.as_ref().map_or_else(String::new, |client| format!(" --client {client}"));
+    match &pending.prompt {
+        Prompt::Visit { url } => {
+            format!("{name} needs a login; open this address, or run `countersign login {name}{whose}`:\n{url}")
+        }
+        Prompt::Code { url, code, .. } => {
+            format!("{name} needs a login; open {url} and type {code}, or run `countersign login {name}{whose}`")
+        }
+    }
+}
+
 fn config_errors(errors: &[String]) -> StartError {
     StartError::Config(errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))
-}
-
-/// A proxy that runs.
-#[derive(Debug)]
-pub struct Running {
-    core: Arc<Core>,
-    _run_file: Option<RunFile>,
-}
-
-impl Running {
-    /// Where the proxy listens.
-    pub fn proxy_address(&self) -> SocketAddr {
-        self.core.base.proxy_address
-    }
-
-    /// Where the console and the control interface listen.
-    pub fn console_address(&self) -> SocketAddr {
-        self.core.base.console_address
-    }
-
-    /// The login for proxy URLs.
-    pub fn login(&self) -> &Login {
-        &self.core.base.login
-    }
-
-    /// Our certificate in PEM.
-    pub fn ca_pem(&self) -> &str {
-        &self.core.ca_pem
-    }
-
-    /// The configuration in force.
-    pub fn config(&self) -> Arc<Config> {
-        self.core.config()
-    }
-
-    /// The rules in force.
-    pub fn rules(&self) -> Arc<RuleSet> {
-        Arc::clone(&self.core.proxy.snapshot().rules)
-    }
-
-    /// Environment variables that hold secrets: children must not see them.
-    pub fn secret_variables(&self) -> Vec<String> {
-        self.core.loader.secret_variables()
-    }
-
-    /// Where exchanges are shown.
-    pub fn console(&self) -> &Console {
-        &self.core.proxy.console
-    }
-
-    /// Resolves when the control interface has asked to stop.
-    pub async fn asked_to_stop(&self) {
-        self.core.stopping.cancelled().await;
-    }
-
-    /// Reads the configuration again; the console says what came of it.
-    pub async fn reload(&self) {
-        let reloader = Arc::clone(&self.core.reloader);
-        let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
-    }
-
-    /// Takes no new request, lets running ones finish for at most `proxy.grace`, and returns whether all did.
-    pub async fn stop(&self) -> bool {
-        let proxy = &self.core.proxy;
-        proxy.closing.cancel();
-        proxy.tasks.close();
-        let grace = self.core.config().proxy.grace;
-        let finished = tokio::time::timeout(grace, proxy.tasks.wait()).await.is_ok();
-        let console = proxy.console.clone();
-        let _ = tokio::task::spawn_blocking(move || console.flush(Duration::from_secs(2))).await;
-        finished
-    }
 }
 
 /// `1 rule`, `2 rules`.

@@ -13,7 +13,10 @@ pub mod digest;
 pub mod exec;
 pub mod fetch;
 pub mod held;
+pub mod holdings;
+pub mod jose;
 pub mod list;
+pub mod login;
 pub mod mtls;
 pub mod none;
 pub mod oauth2;
@@ -49,6 +52,10 @@ pub struct BuildContext {
     pub tokens: Arc<dyn TokenStore>,
     /// The tokens of credentials that share them.
     pub shared: oauth2::SharedTokens,
+    /// Logins that wait for a person.
+    pub logins: login::Logins,
+    /// The environment of the configuration: each has tokens of its own.
+    pub environment: Option<Arc<str>>,
 }
 
 impl fmt::Debug for BuildContext {

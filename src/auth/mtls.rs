@@ -45,14 +45,22 @@ pub struct MtlsConfig {
 
 impl Build for MtlsConfig {
     fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
+        let identity = self.identity(name, context)?;
+        let credential: Arc<str> = name.into();
+        Ok(Arc::new(Mtls { credential, slots: [Slot::Tls], identity }))
+    }
+}
+
+impl MtlsConfig {
+    /// The identity of a connection, kept up to date with what it is read from.
+    pub(crate) fn identity(&self, name: &str, context: &BuildContext) -> Result<Held<Arc<Binding>>, Vec<String>> {
         let cert = pem_text("cert", self.cert.as_ref(), self.cert_pem.as_ref());
         let key = pem_text("key", self.key.as_ref(), self.key_pem.as_ref());
         let (cert, key) = match (cert, key) {
             (Ok(cert), Ok(key)) => (cert, key),
             (cert, key) => return Err([cert.err(), key.err()].into_iter().flatten().collect()),
         };
-        let credential: Arc<str> = name.into();
-        let owner = credential.clone();
+        let owner: Arc<str> = name.into();
         let identity = Held::new(name, vec![Field::open(&cert), Field::secret(&key)], &context.sources, move |pems| {
             let [cert, key] = pems else { return Err(not_ready(&owner)) };
             let certified = certified_key(cert.expose(), key.expose())
@@ -66,7 +74,7 @@ impl Build for MtlsConfig {
             context.sources.learn(&key);
             identity.seed(vec![cert, key]).map_err(|error| vec![error.message])?;
         }
-        Ok(Arc::new(Mtls { credential, slots: [Slot::Tls], identity }))
+        Ok(identity)
     }
 }
 

@@ -71,6 +71,8 @@ struct Inner<T> {
     current: ArcSwapOption<Current<T>>,
     /// The generation that a running fetch is to replace because a server refused it; 0 if there is none.
     refused: AtomicU64,
+    /// The last generation that was forgotten.
+    cleared: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -106,6 +108,7 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
             wait,
             current: ArcSwapOption::empty(),
             refused: AtomicU64::new(0),
+            cleared: AtomicU64::new(0),
             state: Mutex::default(),
         }))
     }
@@ -171,6 +174,41 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
         Ok(current.as_ref().is_some_and(|current| current.stamp != stamp && current.value != refused.value))
     }
 
+    /// Puts a value in place that came another way, such as by a login. A fetch in flight may still replace it.
+    pub fn put(&self, fetched: Fetched<T>) {
+        let mut state = self.0.lock();
+        state.failures = 0;
+        state.pause = None;
+        let stamp = self.0.next_stamp();
+        self.0.current.store(Some(Arc::new(self.0.generation(fetched, stamp))));
+        self.0.refused.store(0, Ordering::Relaxed);
+    }
+
+    /// Forgets the value and earlier failures.
+    pub fn clear(&self) {
+        let mut state = self.0.lock();
+        (state.failures, state.pause, state.forced) = (0, None, None);
+        // Generations go on counting, so that a late refusal of an old one is known as such.
+        self.0.cleared.fetch_max(self.0.current.load().as_ref().map_or(0, |current| current.stamp), Ordering::Relaxed);
+        self.0.current.store(None);
+        self.0.refused.store(0, Ordering::Relaxed);
+    }
+
+    /// Fetches another value though the present one may be good, because a person asks for it.
+    pub async fn renew_now(&self) -> Result<(), AuthError> {
+        let flight = {
+            let mut state = self.0.lock();
+            match self.join(&state) {
+                Some(flight) => flight,
+                None => {
+                    state.pause = None;
+                    self.begin(&mut state)?
+                }
+            }
+        };
+        self.wait(flight).await
+    }
+
     fn is_good(&self) -> bool {
         let now = self.0.clock.now();
         self.0.current.load().as_ref().is_some_and(|current| current.is_good(now))
@@ -233,10 +271,12 @@ impl<T> Inner<T> {
             Ok(fetched) => {
                 state.failures = 0;
                 state.pause = None;
-                let stamp = self.current.load().as_ref().map_or(1, |current| current.stamp + 1);
+                let stamp = self.next_stamp();
                 self.current.store(Some(Arc::new(self.generation(fetched, stamp))));
                 Ok(())
             }
+            // Nothing was asked of a server, so there is nothing to go easy on.
+            Err(error) if error.kind == AuthErrorKind::LoginNeeded => Err(error),
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
                 let pause = self.pause(state.failures, error.retry_after);
@@ -247,6 +287,11 @@ impl<T> Inner<T> {
         self.refused.store(0, Ordering::Relaxed);
         state.flight = None;
         result
+    }
+
+    fn next_stamp(&self) -> u64 {
+        let last = self.current.load().as_ref().map_or(0, |current| current.stamp);
+        last.max(self.cleared.load(Ordering::Relaxed)) + 1
     }
 
     fn generation(&self, fetched: Fetched<T>, stamp: u64) -> Current<T> {
@@ -282,22 +327,6 @@ impl<T> Inner<T> {
 impl<T> Clone for Refreshing<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
-    }
-}
-
-impl<T> Refreshing<T> {
-    /// A handle that does not keep the value alive.
-    pub(crate) fn downgrade(&self) -> WeakRefreshing<T> {
-        WeakRefreshing(Arc::downgrade(&self.0))
-    }
-}
-
-/// See [`Refreshing::downgrade`].
-pub(crate) struct WeakRefreshing<T>(std::sync::Weak<Inner<T>>);
-
-impl<T> WeakRefreshing<T> {
-    pub(crate) fn upgrade(&self) -> Option<Refreshing<T>> {
-        self.0.upgrade().map(Refreshing)
     }
 }
 

@@ -11,8 +11,8 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use rustls::sign::CertifiedKey;
 
-use super::challenge::Challenge;
 pub use super::outgoing::{BodyPlan, Outgoing, Reframe, Trace, origin_form, request_target};
+use super::{challenge::Challenge, holdings::Holder, login::Interactive};
 use crate::{secret::Secret, target::Target};
 
 /// One configured way to prove who we are.
@@ -92,6 +92,16 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
 
     /// The user name and password, for protocols that ask for these without HTTP (SOCKS). Meaningful after `ready`.
     fn login(&self) -> Option<(String, Secret)> {
+        None
+    }
+
+    /// Set if a person can log this credential in.
+    fn interactive(&self) -> Option<Arc<dyn Interactive>> {
+        None
+    }
+
+    /// Set if it holds tokens that a person may want to see, renew or revoke.
+    fn holder(&self) -> Option<Arc<dyn Holder>> {
         None
     }
 

@@ -47,6 +47,8 @@ pub(crate) fn context_with(fetch: Arc<dyn Fetch>, clock: Clock) -> BuildContext 
         sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_| {})).with_eager_files()),
         tokens: Arc::new(MemoryStore::default()),
         shared: super::oauth2::SharedTokens::default(),
+        logins: super::login::Logins::default(),
+        environment: None,
     }
 }
 

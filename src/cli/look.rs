@@ -1,8 +1,7 @@
 //! Looking at a configuration without running it: `check` and `rules`.
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, path::Path, sync::Arc};
 
-use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -15,6 +14,7 @@ use crate::{
     clock::Clock,
     config::diagnostics::Diagnostics,
     console::Redactor,
+    control::tokens::Desk,
     loading::{Loader, Origin, Ready},
     rules::Node,
     upstream::{Upstream, UpstreamSettings},
@@ -27,8 +27,13 @@ pub(super) fn ready(global: &Global) -> Result<(Runtime, Ready), Failure> {
 
 /// The same with a clock of the caller's, and a redactor that learns the secrets.
 pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Runtime, Ready), Failure> {
+    let (runtime, ready, _) = everything(global, clock, redactor)?;
+    Ok((runtime, ready))
+}
+
+fn everything(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Runtime, Ready, Loader), Failure> {
     let runtime = start::runtime()?;
-    let ready = {
+    let (ready, loader) = {
         let _inside = runtime.enter();
         let upstream = Upstream::new(UpstreamSettings::default(), Clock::system());
         let context = app::build_context(&upstream, redactor, &global.data_dir()?, clock);
@@ -37,9 +42,26 @@ pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> 
         let settings = app::upstream_settings(&loader, &ready.loaded.config, &ready.rules)
             .map_err(|errors| Failure::Config(format!("error: {}", errors.join("\nerror: "))))?;
         upstream.set(settings);
-        ready
+        (ready, loader)
     };
-    Ok((runtime, ready))
+    Ok((runtime, ready, loader))
+}
+
+/// What `login`, `logout` and `token` are done with where no proxy runs.
+pub(super) fn desk(global: &Global) -> Result<(Runtime, Desk), Failure> {
+    let redactor = Redactor::default();
+    let (runtime, ready, loader) = everything(global, Clock::system(), &redactor)?;
+    let context = loader.context().cloned().ok_or_else(|| Failure::failed("nothing has been loaded"))?;
+    let rules = Arc::new(ready.rules);
+    let (found, named, tokens) = (rules.clone(), rules.clone(), rules);
+    context.sources.bind_credentials(Arc::new(move |name| tokens.credential(name)));
+    let desk = Desk {
+        find: Box::new(move |name| found.credential(name)),
+        names: Box::new(move || named.credential_names().map(str::to_owned).collect()),
+        logins: context.logins.clone(),
+        runner: context.fetch.clone(),
+    };
+    Ok((runtime, desk))
 }
 
 /// `check [FILE]`
@@ -77,7 +99,7 @@ pub(super) fn rules(global: &Global) -> Result<u8, Failure> {
     let (_runtime, ready) = ready(global)?;
     let nodes = ready.rules.rules();
     if global.json {
-        output::json(&Value::Array(nodes.iter().map(as_json).collect()))?;
+        output::json(&ready.rules.to_json())?;
     } else {
         let mut text = String::new();
         nodes.iter().for_each(|node| as_text(node, 0, &mut text));
@@ -116,20 +138,6 @@ fn conditions(node: &Node) -> Vec<String> {
     add(conditions.when.query.iter().map(|(name, glob)| format!("?{name}={}", glob.as_str())).collect());
     add(conditions.when.clients.iter().map(|client| format!("client {client}")).collect());
     parts
-}
-
-fn as_json(node: &Node) -> Value {
-    let (rule, conditions) = (node.rule(), node.conditions());
-    json!({
-        "name": rule.name,
-        "file": rule.place.file.display().to_string(),
-        "line": rule.place.line,
-        "host": conditions.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "path": conditions.paths.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "methods": conditions.methods.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "credentials": rule.credentials,
-        "rules": node.children().iter().map(as_json).collect::<Vec<_>>(),
-    })
 }
 
 fn shown(file: &Path) -> String {

@@ -5,9 +5,11 @@ mod ca;
 mod completions;
 mod config;
 mod demo;
+mod desk;
 mod env;
 mod explain;
 mod init;
+mod login;
 mod look;
 mod man;
 pub mod output;
@@ -15,6 +17,8 @@ pub mod run;
 mod secret;
 mod start;
 mod status;
+mod token;
+mod traffic;
 pub mod wiring;
 
 use args::{Cli, Command, Global};
@@ -96,10 +100,19 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Env(args) => env::env(&global, &args),
         Command::Config(command) => config::config(&global, command),
         Command::Secret(command) => secret::secret(&global, command),
+        Command::Login(args) => login::login(&global, &args),
+        Command::Logout(args) => login::logout(&global, args),
+        Command::Token(command) => token::token(&global, command),
         Command::Ca(command) => ca::ca(&global, command),
         Command::Init(args) => init::init(&global, &args, inherited),
         Command::Status => status::status(&global),
         Command::Reload => status::reload(&global),
+        Command::Log(args) => traffic::log(&global, &args),
+        Command::Show(args) => traffic::show(&global, &args),
+        Command::Curl(args) => traffic::curl(&global, &args),
+        Command::Replay(args) => traffic::replay(&global, &args),
+        Command::Har(command) => traffic::har(&global, &command),
+        Command::Open(args) => traffic::open(&global, &args),
         Command::Stop => status::stop(&global),
         Command::Completions(args) => completions::completions(args.shell),
         Command::Man => man::man(),

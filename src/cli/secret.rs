@@ -93,7 +93,8 @@ impl From<FileError> for Failure {
 fn value(name: &str) -> Result<Secret, Failure> {
     let stdin = io::stdin();
     let text = if stdin.is_terminal() {
-        prompt(name).map_err(|error| Failure::failed(format!("cannot read from the terminal: {error}")))?
+        prompt(&format!("Value of {name}"))
+            .map_err(|error| Failure::failed(format!("cannot read from the terminal: {error}")))?
     } else {
         piped()?
     };
@@ -119,9 +120,9 @@ fn piped() -> Result<Zeroizing<String>, Failure> {
 }
 
 /// Reads one line with echo off. Ctrl-C is taken as a character, so that the terminal is put right before we leave.
-fn prompt(name: &str) -> io::Result<Zeroizing<String>> {
+pub(super) fn prompt(question: &str) -> io::Result<Zeroizing<String>> {
     let mut terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty")?;
-    write!(terminal, "Value of {name} (not shown): ")?;
+    write!(terminal, "{question} (not shown): ")?;
     let quiet = Quiet::new(&terminal)?;
     let mut line = Zeroizing::new(Vec::with_capacity(4096));
     let mut byte = [0];

@@ -10,7 +10,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     changes::{Change, changes},
     names::BodyKind,
-    pretty,
+    pretty, raw,
     record::{Body, Client, Exchange, Send, SendKind},
     redact::{Redactor, into_text},
     sink::Tunnel,
@@ -25,6 +25,38 @@ struct Writer<'a> {
 
 /// Appends an exchange.
 pub(super) fn exchange(exchange: &Exchange, redactor: &Redactor, style: &Style, body_limit: usize, out: &mut Vec<u8>) {
+    push_line(&of_exchange(exchange, redactor, style.environment.as_deref(), body_limit), out);
+}
+
+/// Appends a blind tunnel that has ended.
+pub(super) fn tunnel(tunnel: &Tunnel, redactor: &Redactor, out: &mut Vec<u8>) {
+    push_line(&of_tunnel(tunnel, redactor), out);
+}
+
+/// An exchange for the store: with the exact bytes of HTTP/1 connections.
+pub(super) fn stored(exchange: &Exchange, redactor: &Redactor, environment: Option<&str>, body_limit: usize) -> Value {
+    let mut object = of_exchange(exchange, redactor, environment, body_limit);
+    for (send, shown) in exchange.sends.iter().zip(object["sends"].as_array_mut().into_iter().flatten()) {
+        let sides = [
+            ("raw_out", &send.raw_out, raw::sent as fn(&Send, &Redactor) -> Vec<u8>),
+            ("raw_in", &send.raw_in, raw::received),
+        ];
+        for (name, raw, mask) in sides {
+            if raw.total() > 0 {
+                let masked = mask(send, redactor);
+                shown[name] = json!({
+                    "base64": STANDARD.encode(&masked),
+                    "bytes": raw.total(),
+                    "cut": raw.is_cut(),
+                    "masked": masked != raw.bytes(),
+                });
+            }
+        }
+    }
+    object
+}
+
+fn of_exchange(exchange: &Exchange, redactor: &Redactor, environment: Option<&str>, body_limit: usize) -> Value {
     let writer = Writer { redactor, body_limit };
     let credentials = exchange.rule.as_ref().map(|rule| rule.credentials.clone()).unwrap_or_default();
     let sends: Vec<Value> = exchange.sends.iter().map(|send| writer.send(exchange, send)).collect();
@@ -44,7 +76,7 @@ pub(super) fn exchange(exchange: &Exchange, redactor: &Redactor, style: &Style, 
             "headers": writer.headers(&head.headers),
         })
     });
-    let object = json!({
+    json!({
         "id": exchange.id,
         "kind": "exchange",
         "started": started(exchange.started),
@@ -54,20 +86,19 @@ pub(super) fn exchange(exchange: &Exchange, redactor: &Redactor, style: &Style, 
         "target": exchange.target.as_ref().map(ToString::to_string),
         "rule": exchange.rule.as_deref().map(rule),
         "credential": credentials,
-        "environment": style.environment,
+        "environment": environment,
         "request": request,
         "sends": sends,
         "response": response,
         "error": error,
         "notes": exchange.notes.iter().map(|note| writer.text(note)).collect::<Vec<_>>(),
         "duration_ms": ms(exchange.duration),
-    });
-    push_line(&object, out);
+    })
 }
 
-/// Appends a blind tunnel that has ended.
-pub(super) fn tunnel(tunnel: &Tunnel, redactor: &Redactor, out: &mut Vec<u8>) {
-    let object = json!({
+/// A blind tunnel that has ended.
+pub(super) fn of_tunnel(tunnel: &Tunnel, redactor: &Redactor) -> Value {
+    json!({
         "id": tunnel.id,
         "kind": "tunnel",
         "started": started(tunnel.started),
@@ -78,8 +109,7 @@ pub(super) fn tunnel(tunnel: &Tunnel, redactor: &Redactor, out: &mut Vec<u8>) {
         "received_bytes": tunnel.received,
         "error": tunnel.error.as_ref().map(|error| json!({"id": null, "message": redactor.mask_text(error)})),
         "duration_ms": ms(tunnel.duration),
-    });
-    push_line(&object, out);
+    })
 }
 
 /// JSON escapes C0 only; the other characters that steer terminals are escaped here, so that the line is inert too.
@@ -153,6 +183,11 @@ impl Writer<'_> {
         self.insert_link(send, &mut object);
         let injected = send.injected.iter().map(|slot| json!({"where": slot.place(), "name": slot.name()}));
         object.insert("injected".to_owned(), injected.collect::<Vec<_>>().into());
+        let canonical = send
+            .canonical
+            .iter()
+            .map(|(scheme, label, text)| json!({"scheme": scheme, "label": label, "text": self.text(text)}));
+        object.insert("canonical".to_owned(), canonical.collect::<Vec<_>>().into());
         let notes = send.notes.iter().map(|note| self.text(note));
         object.insert("notes".to_owned(), notes.collect::<Vec<_>>().into());
         object.insert("error".to_owned(), send.failed.as_ref().map(|failed| self.text(failed)).into());

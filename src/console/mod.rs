@@ -8,7 +8,9 @@
 //! control characters visible.
 
 mod changes;
+pub mod curl;
 mod decode;
+pub mod har;
 pub mod inert;
 mod json;
 mod log;
@@ -22,6 +24,7 @@ pub mod redact;
 #[cfg(test)]
 mod redact_tests;
 mod sink;
+pub mod store;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -31,3 +34,4 @@ pub use log::MaskedWriter;
 pub use record::{Client, Exchange, Recording, SendKind, SendRecording};
 pub use redact::Redactor;
 pub use sink::{Console, ConsoleOptions, Counts, Level};
+pub use store::{Keep, Store};

@@ -81,6 +81,22 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Like [`take`](Self::take), but gives up waiting after `limit` with nothing.
+    pub(super) fn take_for(&self, limit: Duration) -> Option<(VecDeque<T>, u64)> {
+        let mut state = self.lock();
+        state.busy = false;
+        if state.items.is_empty() {
+            self.drained.notify_all();
+            if state.closed {
+                return None;
+            }
+            state = self.filled.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.busy = !state.items.is_empty();
+        let items = std::mem::take(&mut state.items);
+        Some((items, std::mem::take(&mut state.dropped)))
+    }
+
     /// Takes no more items; the consumer finishes what is there.
     pub(super) fn close(&self) {
         self.lock().closed = true;

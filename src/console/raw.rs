@@ -70,7 +70,8 @@ fn escaped(bytes: &[u8]) -> String {
     text
 }
 
-fn sent(send: &Send, redactor: &Redactor) -> Vec<u8> {
+/// What one send wrote, masked.
+pub(super) fn sent(send: &Send, redactor: &Redactor) -> Vec<u8> {
     match (&send.raw_out, &send.request) {
         (raw, _) if raw.total() > 0 => mask_message(raw.bytes(), raw.is_cut(), redactor, Some(send)),
         (_, Some(head)) => {
@@ -81,7 +82,8 @@ fn sent(send: &Send, redactor: &Redactor) -> Vec<u8> {
     }
 }
 
-fn received(send: &Send, redactor: &Redactor) -> Vec<u8> {
+/// What one send read, masked.
+pub(super) fn received(send: &Send, redactor: &Redactor) -> Vec<u8> {
     match (&send.raw_in, &send.reply) {
         (raw, _) if raw.total() > 0 => mask_message(raw.bytes(), raw.is_cut(), redactor, None),
         (_, Some(head)) => {

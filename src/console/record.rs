@@ -87,8 +87,10 @@ pub struct Exchange {
     pub notes: Vec<String>,
     /// From the request to the end.
     pub duration: Duration,
-    /// How much is kept and shown.
+    /// How much was kept.
     pub level: Level,
+    /// It goes into the store, too.
+    pub(super) kept: bool,
     pub(super) begun: Instant,
 }
 
@@ -279,6 +281,7 @@ impl Exchange {
             notes: Vec::new(),
             duration: Duration::ZERO,
             level,
+            kept: false,
             begun: Instant::now(),
         }
     }

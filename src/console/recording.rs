@@ -32,7 +32,7 @@ pub struct SendRecording {
     index: usize,
 }
 
-struct Inner {
+pub(super) struct Inner {
     id: u64,
     shared: Arc<Shared>,
     exchange: Mutex<Option<Box<Exchange>>>,
@@ -43,6 +43,11 @@ impl Inner {
         if let Some(exchange) = self.exchange.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             step(exchange);
         }
+    }
+
+    /// Looks at an exchange that is not over.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Exchange) -> T) -> Option<T> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner).as_deref().map(look)
     }
 
     fn finish(&self, error: Option<&str>) {
@@ -75,9 +80,15 @@ impl fmt::Debug for SendRecording {
 }
 
 impl Recording {
-    pub(super) fn new(shared: Arc<Shared>, id: u64, client: &Client, at: SystemTime) -> Self {
-        let exchange = Box::new(Exchange::new(id, client, at, shared.level()));
-        Self { inner: Arc::new(Inner { id, shared, exchange: Mutex::new(Some(exchange)) }) }
+    /// `kept`: it goes into the store, too.
+    pub(super) fn new(shared: Arc<Shared>, id: u64, client: &Client, at: SystemTime, kept: bool) -> Self {
+        let level = if kept { Level::Raw } else { shared.level() };
+        let exchange = Box::new(Exchange { kept, ..Exchange::new(id, client, at, level) });
+        let inner = Arc::new(Inner { id, shared, exchange: Mutex::new(Some(exchange)) });
+        if let Some(store) = inner.shared.store().filter(|_| kept) {
+            store.opened(id, Arc::downgrade(&inner));
+        }
+        Self { inner }
     }
 
     /// The number of the exchange.

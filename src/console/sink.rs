@@ -22,6 +22,7 @@ use super::{
     raw,
     record::{Budget, Client, Exchange, Recording},
     redact::Redactor,
+    store::{Keep, Store},
     terminal::{self, Style},
 };
 use crate::target::Target;
@@ -60,6 +61,8 @@ pub struct ConsoleOptions {
     pub redactor: Redactor,
     /// Mask nothing. Only ever for a person at a terminal who asked for it and confirmed.
     pub show_secrets: bool,
+    /// What is kept for later, besides being shown.
+    pub keep: Option<Keep>,
     /// Name of the environment, for dumps.
     pub environment: Option<String>,
     /// Local time, for ticker lines.
@@ -82,6 +85,7 @@ impl Default for ConsoleOptions {
             body_limit: 1 << 20,
             redactor: Redactor::default(),
             show_secrets: false,
+            keep: None,
             environment: None,
             offset: UtcOffset::UTC,
             out: Box::new(io::stdout()),
@@ -130,6 +134,7 @@ pub(super) struct Shared {
     body_limit: usize,
     budget: Arc<Budget>,
     queue: Option<Arc<Queue<Item>>>,
+    store: Option<Store>,
     /// Set by the writer when its output is gone.
     output_gone: Arc<AtomicBool>,
     tally: Tally,
@@ -149,13 +154,13 @@ struct Tally {
 
 #[derive(Debug)]
 enum Item {
-    Exchange(Box<Exchange>),
+    Exchange(Arc<Exchange>),
     Tunnel(Tunnel),
     Announcement(String),
 }
 
 /// A blind tunnel that has ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Tunnel {
     pub(super) id: u64,
     pub(super) client: Client,
@@ -175,6 +180,8 @@ const BUDGET_BYTES: usize = 64 << 20;
 const BATCH_BYTES: usize = 256 << 10;
 /// Raw captures hold the head too.
 const RAW_HEAD_BYTES: usize = 128 << 10;
+/// Raw bytes that are kept of each direction for the page.
+const RAW_STORED_BYTES: usize = 64 << 10;
 
 impl Console {
     /// Starts the writer thread. Fails only if the thread cannot be started.
@@ -182,8 +189,12 @@ impl Console {
         let level = if options.json && options.level > Level::Quiet { Level::Bodies } else { options.level };
         let queue = Arc::new(Queue::new(QUEUE_LENGTH));
         let output_gone = Arc::new(AtomicBool::new(false));
+        let keep = options.keep.clone().filter(|keep| keep.exchanges > 0);
+        let start = |keep| Store::start(keep, options.redactor.clone(), options.environment.clone());
+        let store = keep.map(start).transpose()?;
         let shared = Shared {
             level,
+            store,
             body_limit: options.body_limit,
             budget: Arc::new(Budget::new(BUDGET_BYTES)),
             queue: Some(Arc::clone(&queue)),
@@ -198,7 +209,18 @@ impl Console {
     /// A recording for a new exchange, or `None` if nobody looks.
     pub fn begin(&self, client: &Client, at: SystemTime) -> Option<Recording> {
         let id = self.shared.tally.exchanges.fetch_add(1, Ordering::Relaxed) + 1;
-        self.shared.is_shown().then(|| Recording::new(Arc::clone(&self.shared), id, client, at))
+        let kept = self.shared.store.as_ref().is_some_and(Store::admits);
+        (kept || self.shared.is_shown()).then(|| Recording::new(Arc::clone(&self.shared), id, client, at, kept))
+    }
+
+    /// What is kept, if anything is.
+    pub fn store(&self) -> Option<&Store> {
+        self.shared.store.as_ref()
+    }
+
+    /// A number for an exchange that comes from elsewhere.
+    pub fn next_id(&self) -> u64 {
+        self.shared.tally.exchanges.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A blind tunnel has ended: one ticker line.
@@ -213,15 +235,26 @@ impl Console {
     ) {
         let id = self.shared.tally.exchanges.fetch_add(1, Ordering::Relaxed) + 1;
         self.shared.tally.tunnels.fetch_add(1, Ordering::Relaxed);
+        let kept = self.shared.store.as_ref().filter(|store| store.admits());
+        if kept.is_none() && !self.shared.is_shown() {
+            return;
+        }
+        let duration = started.elapsed().unwrap_or_default();
+        let (client, target, error) = (client.clone(), target.clone(), error.map(str::to_owned));
+        let tunnel = Tunnel { id, client, target, sent, received, started, duration, error };
+        if let Some(store) = kept {
+            store.tunnel(tunnel.clone());
+        }
         if self.shared.is_shown() {
-            let duration = started.elapsed().unwrap_or_default();
-            let (client, target, error) = (client.clone(), target.clone(), error.map(str::to_owned));
-            self.shared.show(Item::Tunnel(Tunnel { id, client, target, sent, received, started, duration, error }));
+            self.shared.show(Item::Tunnel(tunnel));
         }
     }
 
     /// Something a person should know: a reload, a refused file, a login that is needed. Goes to standard error.
     pub fn announce(&self, message: &str) {
+        if let Some(store) = &self.shared.store {
+            store.notice(message);
+        }
         if let Some(queue) = &self.shared.queue
             && queue.push_urgent(Item::Announcement(message.to_owned())).is_err()
         {
@@ -258,6 +291,7 @@ impl Default for Shared {
             body_limit: 0,
             budget: Arc::new(Budget::new(0)),
             queue: None,
+            store: None,
             output_gone: Arc::default(),
             tally: Tally::default(),
         }
@@ -290,9 +324,18 @@ impl Shared {
         if level >= Level::Bodies { self.body_limit } else { 0 }
     }
 
-    /// Bytes kept of each direction of a connection.
+    /// Bytes kept of each direction of a connection. Bodies are kept apart, so without `--raw` the head and the
+    /// beginning of the body do.
     pub(super) fn raw_limit(&self, level: Level) -> usize {
-        if level >= Level::Raw { self.body_limit + RAW_HEAD_BYTES } else { 0 }
+        match (level, self.level) {
+            (Level::Raw, Level::Raw) => self.body_limit + RAW_HEAD_BYTES,
+            (Level::Raw, _) => RAW_STORED_BYTES,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
     }
 
     pub(super) fn budget(&self) -> &Arc<Budget> {
@@ -305,6 +348,7 @@ impl Shared {
 
     /// Counts a finished exchange and passes it on.
     pub(super) fn finished(&self, exchange: Box<Exchange>) {
+        let exchange: Arc<Exchange> = exchange.into();
         let outcome = if exchange.refusal.is_some() {
             &self.tally.refused
         } else if exchange.error.is_some() || exchange.status.is_none() {
@@ -315,7 +359,12 @@ impl Shared {
         outcome.fetch_add(1, Ordering::Relaxed);
         let tokens = exchange.sends.iter().filter(|send| send.kind.as_str() == "token").count();
         self.tally.token_requests.fetch_add(tokens as u64, Ordering::Relaxed);
-        self.show(Item::Exchange(exchange));
+        if let Some(store) = self.store.as_ref().filter(|_| exchange.kept) {
+            store.finished(Arc::clone(&exchange));
+        }
+        if self.is_shown() {
+            self.show(Item::Exchange(exchange));
+        }
     }
 
     fn show(&self, item: Item) {
@@ -338,7 +387,7 @@ impl Drop for Shared {
 /// What the writer thread owns.
 struct Writer {
     json: bool,
-    raw: bool,
+    level: Level,
     style: Style,
     redactor: Redactor,
     terminal: bool,
@@ -353,7 +402,7 @@ impl Writer {
         let redactor = if options.show_secrets { options.redactor.revealing() } else { options.redactor };
         Self {
             json: options.json,
-            raw: options.level == Level::Raw,
+            level: options.level,
             style: Style {
                 color: options.color,
                 unicode: options.unicode,
@@ -416,9 +465,13 @@ impl Writer {
             }
             Item::Tunnel(tunnel) if self.json => json::tunnel(&tunnel, &self.redactor, out),
             Item::Exchange(exchange) => {
-                let viewer =
-                    terminal::Viewer { style: &self.style, redactor: &self.redactor, body_limit: self.body_limit };
-                if self.raw && exchange.level >= Level::Raw {
+                let viewer = terminal::Viewer {
+                    style: &self.style,
+                    redactor: &self.redactor,
+                    body_limit: self.body_limit,
+                    level: self.level,
+                };
+                if self.level == Level::Raw && exchange.level >= Level::Raw {
                     raw::exchange(&exchange, &viewer, self.terminal, out);
                 } else {
                     out.extend_from_slice(viewer.exchange(&exchange).as_bytes());

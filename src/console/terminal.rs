@@ -35,6 +35,8 @@ pub(super) struct Viewer<'a> {
     pub(super) style: &'a Style,
     pub(super) redactor: &'a Redactor,
     pub(super) body_limit: usize,
+    /// How much is shown of what was kept.
+    pub(super) level: Level,
 }
 
 /// Width of the URL column; longer ones push the rest to the right.
@@ -92,7 +94,8 @@ impl Style {
 impl Viewer<'_> {
     /// A ticker line or a dump, as the exchange's level says.
     pub(super) fn exchange(&self, exchange: &Exchange) -> String {
-        let text = if exchange.level >= Level::Heads { self.dump(exchange) } else { self.ticker(exchange) };
+        let text =
+            if exchange.level.min(self.level) >= Level::Heads { self.dump(exchange) } else { self.ticker(exchange) };
         self.style.finish(text)
     }
 
@@ -360,7 +363,7 @@ impl Viewer<'_> {
 
 /// `CONNECT host:port  tunnel  up/down  time`
 pub(super) fn tunnel_line(tunnel: &Tunnel, style: &Style, redactor: &Redactor) -> String {
-    let viewer = Viewer { style, redactor, body_limit: 0 };
+    let viewer = Viewer { style, redactor, body_limit: 0, level: Level::Ticker };
     let mut line = format!(
         "{}  {:>3}  {:<5} {:<width$}  tunnel  {:>7}  {} up, {} down",
         style.clock(tunnel.started),

@@ -161,7 +161,7 @@ fn viewer_text(recording: &Recording, unicode: bool) -> String {
     let style = Style { color: false, unicode, offset: time::UtcOffset::UTC, environment: Some("dev".to_owned()) };
     let redactor = Redactor::default();
     redactor.add(&Secret::new(TOKEN));
-    Viewer { style: &style, redactor: &redactor, body_limit: 1 << 20 }.exchange(&exchange)
+    Viewer { style: &style, redactor: &redactor, body_limit: 1 << 20, level: Level::Raw }.exchange(&exchange)
 }
 
 #[test]
@@ -407,6 +407,7 @@ fn rule(record: Record) -> Arc<Rule> {
         on_unavailable: OnUnavailable::Refuse,
         record,
         origins: Vec::new(),
+        decided: Default::default(),
     })
 }
 

@@ -3,7 +3,10 @@
 //! This is the heart of the program. It knows phases, not schemes: what a credential needs it says through
 //! [`AuthScheme`](crate::auth::AuthScheme), what it writes it writes into [`Outgoing`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::{
     Extensions, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response,
@@ -171,6 +174,9 @@ impl<'a> Exchange<'a> {
     /// Finds the rule. What no rule matches passes or is refused, as configured.
     fn choose_rule(&self, request: &Request<Incoming>) -> Result<Option<Arc<Rule>>, ProxyError> {
         let rule = self.snapshot.rules.find(&self.lookup(request)).cloned();
+        if let Some(rule) = &rule {
+            rule.decided.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(recording) = self.recording {
             recording.rule(rule.as_ref());
         }
@@ -235,7 +241,8 @@ impl<'a> Exchange<'a> {
         if stripped.trailers {
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        let mut round = Round { client: self.conn.client_name_shared(), ..Round::new() };
+        let client = self.conn.client_name_shared().filter(|name| *name != self.snapshot.settings.own_client);
+        let mut round = Round { client, ..Round::new() };
         let auth = make_room(&mut head, self.target, rule.as_deref(), auth, &mut round, self.recording)?;
         let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use(&head));
         let limit = self.snapshot.settings.limits.body_buffer;

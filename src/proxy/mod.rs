@@ -90,6 +90,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Names and passwords of clients.
     pub clients: Clients,
+    /// The name by which commands of this user log in. It is the user, not one of several clients.
+    pub own_client: Arc<str>,
     /// The proxy listens on loopback only.
     pub on_loopback: bool,
 }
@@ -241,11 +243,20 @@ fn route<'a>(conn: &'a Connection, request: &mut Request<Incoming>) -> Result<Ro
     if origin_form {
         return Ok(Route::Page);
     }
-    authenticate(conn, request)?;
+    let (mut claims, mut came_by) = (false, false);
+    for name in request.headers().keys() {
+        claims |= name == header::PROXY_AUTHORIZATION;
+        came_by |= name == header::VIA;
+    }
+    if claims || !conn.trusted {
+        authenticate(conn, request)?;
+    }
     if request.method() == Method::CONNECT {
         return Ok(Route::Connect);
     }
-    refuse_loop(request)?;
+    if came_by {
+        refuse_loop(request)?;
+    }
     let named = named(conn, request.uri())?;
     check_host(request, &named.target, request.uri().authority())?;
     Ok(Route::Forward(Destination::OfRequest(named)))

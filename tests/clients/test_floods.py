@@ -8,12 +8,11 @@ import threading
 import time
 
 import pytest
-from conftest import Server, bearer, canary
+from conftest import bearer, canary
 from hpack import Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
-    ExtensionFrame,
     Frame,
     GoAwayFrame,
     HeadersFrame,
@@ -101,17 +100,18 @@ class Connection:
 class Attacked:
     """A proxy with one rule, and what every flood is measured by."""
 
-    def __init__(self, origins, proxy, tls_to_origin=None):
+    def __init__(self, origins, proxy, evil=None):
         self.origin, self.secret = origins(), canary()
-        limits = "proxy: {limits: {idle_timeout: 3s, header_timeout: 3s}}\n"
+        limits = "proxy: {limits: {idle_timeout: 3s, header_timeout: 3s, response_timeout: 10s}}\n"
         config = bearer(self.origin, self.secret).replace("version: 1\n", "version: 1\n" + limits)
+        if evil:
+            config += f"  - {{name: Evil, host: \"https://127.0.0.1:{evil}\", auth: {{type: bearer, token: {self.secret}}}}}\n"
         self.proxy = proxy(config, canaries=[self.secret]).start(log="warn")
-        self.context = ssl.create_default_context(cafile=self.proxy.ca)
         self.encoder = Encoder()
 
-    def tunnel(self, protocol):
+    def tunnel(self, protocol, port=None):
         sock = socket.create_connection(("127.0.0.1", self.proxy.port), 30)
-        target = f"127.0.0.1:{self.origin.port}"
+        target = f"127.0.0.1:{port or self.origin.port}"
         sock.sendall(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
         assert sock.recv(4096).startswith(b"HTTP/1.1 200")
         context = ssl.create_default_context(cafile=self.proxy.ca)
@@ -283,7 +283,7 @@ def test_frames_that_want_an_answer(attacked, kind, reads):
 @pytest.mark.parametrize("kind", ["priority", "unknown", "window"])
 def test_frames_without_effect(attacked, kind):
     made = {"priority": lambda nth: PriorityFrame(2 * nth + 1, depends_on=0, stream_weight=1).serialize(),
-            "unknown": lambda nth: ExtensionFrame(0xFA, 0, flag_byte=0, body=b"x").serialize(),
+            "unknown": lambda nth: b"\x00\x00\x01\xfa\x00\x00\x00\x00\x00x",
             "window": lambda nth: WindowUpdateFrame(0, window_increment=1).serialize()}[kind]
     flood(attacked, b"", made, must_close=False)
 
@@ -318,3 +318,75 @@ def test_a_window_opened_by_single_bytes_ends(attacked):
             if not connection.send(WindowUpdateFrame(1, window_increment=1).serialize()):
                 break
         connection.close()
+
+
+class Evil:
+    """An origin that speaks HTTP/2 alone, and answers the first request with a flood."""
+
+    def __init__(self, authority, opening, made, count=MANY):
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(self.context)
+        self.context.set_alpn_protocols(["h2"])
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.opening, self.made, self.count, self.batches, self.connections = opening, made, count, 0, []
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = self.listener.accept()
+                threading.Thread(target=self.answer, args=(accepted,), daemon=True).start()
+
+    def answer(self, accepted):
+        with contextlib.suppress(OSError):
+            sock = self.context.wrap_socket(accepted, server_side=True)
+            wanted = len(PREFACE)
+            while wanted:
+                wanted -= len(sock.recv(wanted))
+            sock.sendall(SettingsFrame(0, settings={}).serialize())
+            connection = Connection(sock)
+            self.connections.append(connection)
+            began = time.monotonic()
+            while not connection.of(HeadersFrame) and time.monotonic() - began < 10:
+                time.sleep(0.01)
+            if connection.send(self.opening):
+                for piece in repeat(self.made, self.count):
+                    if not connection.send(piece, 10):
+                        break
+                    self.batches += 1
+            connection.over.wait(15)
+            connection.close()
+
+
+ANSWER = Encoder().encode([(":status", "200")], huffman=False)
+FLOODS = {
+    "continuation": (HeadersFrame(1, ANSWER).serialize(), lambda nth: ContinuationFrame(1, b"").serialize()),
+    "fields": (HeadersFrame(1, ANSWER).serialize(), lambda nth: ContinuationFrame(1, b"\x00\x01x\x7f\x81\x06" + b"y" * 900).serialize()),
+    "empty data": (HeadersFrame(1, ANSWER, flags=["END_HEADERS"]).serialize(), lambda nth: DataFrame(1, b"").serialize()),
+    "interim": (b"", lambda nth: HeadersFrame(1, Encoder().encode([(":status", "103")], huffman=False), flags=["END_HEADERS"]).serialize()),
+    "ping": (b"", lambda nth: PingFrame(0, b"01234567").serialize()),
+    "settings": (b"", lambda nth: SettingsFrame(0, settings={SettingsFrame.MAX_CONCURRENT_STREAMS: 9}).serialize()),
+    "bomb": (HeadersFrame(1, ANSWER).serialize(), lambda nth: ContinuationFrame(
+        1, (b"\x40\x01x\x7f\xbd\x1d" + b"y" * 3900) if nth == 0 else b"\xbe" * 12000).serialize()),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_an_origin_that_floods(origins, proxy, authority, kind):
+    evil = Evil(authority, *FLOODS[kind])
+    attacked = Attacked(origins, proxy, evil.port)
+    with attacked.holds():
+        with attacked.tunnel("http/1.1", evil.port) as sock:
+            sock.settimeout(40)
+            sock.sendall(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{evil.port}\r\nConnection: close\r\n\r\n".encode())
+            answer = b""
+            with contextlib.suppress(OSError):
+                while len(answer) < 1 << 16 and (piece := sock.recv(4096)):
+                    answer += piece
+        print(f"{evil.batches * 500} frames taken; the client got {answer[:60]}")
+    evil.listener.close()
+    for connection in evil.connections:
+        connection.close()
+    assert evil.connections, "the origin saw nobody"
+    assert len(answer) < 1 << 16, "the client was flooded too"

@@ -1,25 +1,19 @@
-//! Reading what a token endpoint answers (RFC 6749 section 5), with all that servers make of it, and explaining what
-//! is wrong.
+//! Reading what a token endpoint answers (RFC 6749 section 5), with all that servers make of it.
 
 use std::{
     borrow::Cow,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
-use oauth2::{
-    AccessToken, ExtraTokenFields, HttpResponse, RequestTokenError, StandardTokenResponse, TokenResponse,
-    basic::{BasicErrorResponse, BasicTokenType},
-};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use crate::{auth::AuthError, secret::Secret};
 
 /// Tokens as the endpoint gave them, wiped when dropped.
+#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) access_token: Secret,
     /// In lower case.
@@ -27,45 +21,17 @@ pub(super) struct Answer {
     pub(super) expires_in: Option<Duration>,
     pub(super) refresh_token: Option<Secret>,
     pub(super) id_token: Option<Secret>,
+    pub(super) scope: Option<String>,
 }
-
-/// Tokens as the `oauth2` crate reads them.
-pub(super) type Tokens = StandardTokenResponse<IdToken, BasicTokenType>;
-
-impl From<Tokens> for Answer {
-    fn from(tokens: Tokens) -> Self {
-        Self {
-            access_token: Secret::new(tokens.access_token().secret()),
-            token_type: tokens.token_type().as_ref().to_owned(),
-            expires_in: tokens.expires_in(),
-            refresh_token: tokens.refresh_token().map(|token| Secret::new(token.secret())),
-            id_token: tokens.extra_fields().id_token.as_ref().map(|token| Secret::new(token.secret())),
-        }
-    }
-}
-
-/// What OpenID Connect adds.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct IdToken {
-    pub(super) id_token: Option<AccessToken>,
-}
-
-impl ExtraTokenFields for IdToken {}
 
 /// An answer that brings no token. Texts from the server are cut and free of control characters, but may hold what we
 /// sent.
-#[derive(Debug, thiserror::Error)]
-#[error("the token request failed")]
+#[derive(Debug)]
 pub(super) enum Failure {
     /// The request did not go, or nothing came.
-    Unsent(#[from] AuthError),
+    Unsent(AuthError),
     /// The endpoint says why, in the terms of RFC 6749 section 5.2.
-    Refused {
-        /// `invalid_client` and so on.
-        code: String,
-        /// `error_description`.
-        description: Option<String>,
-    },
+    Refused(Refusal),
     /// It may work later.
     Passing {
         /// What it said.
@@ -77,68 +43,73 @@ pub(super) enum Failure {
     Rubbish(String),
 }
 
-/// Makes of an answer of any status the strict one that the `oauth2` crate reads.
-pub(super) fn tidied(response: &Response<Bytes>, now: SystemTime) -> Result<HttpResponse, Failure> {
+/// What the endpoint says.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    /// The status of the answer.
+    pub(super) status: StatusCode,
+    /// `invalid_client` and so on.
+    pub(super) code: String,
+    /// `error_description`.
+    pub(super) description: Option<String>,
+    /// `interval` of a device endpoint that is asked too often.
+    pub(super) interval: Option<u64>,
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        Self::Unsent(error)
+    }
+}
+
+/// Reads an answer of any status and form.
+pub(super) fn read(response: &Response<Bytes>, now: SystemTime) -> Result<Answer, Failure> {
+    let members = object(response, now)?;
+    from_members(&members, &response.status().to_string()).map_err(Failure::Rubbish)
+}
+
+/// The members of an answer that succeeded, as JSON or as a form.
+pub(super) fn object(response: &Response<Bytes>, now: SystemTime) -> Result<Map<String, Value>, Failure> {
     let status = response.status();
     let members = members(response);
-    if let Some((code, description)) = members.as_ref().and_then(refusal) {
-        if PASSING.contains(&code.as_str()) {
+    if let Some(refusal) = members.as_ref().and_then(|members| refusal(members, status)) {
+        if PASSING.contains(&refusal.code.as_str()) {
             return Err(Failure::Passing {
-                why: format!("{status}, `{code}`"),
+                why: format!("{status}, `{}`", refusal.code),
                 retry_after: retry_after(response, now),
             });
         }
-        return strict(StatusCode::BAD_REQUEST, &json!({"error": code, "error_description": description}));
+        return Err(Failure::Refused(refusal));
     }
-    if status.is_server_error() || status.as_u16() == 429 {
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return Err(Failure::Passing { why: format!("it answered {status}"), retry_after: retry_after(response, now) });
     }
     if status.is_redirection() {
         return Err(Failure::Rubbish(format!("it answered {status}; redirects are not followed with a client secret")));
     }
-    let Some(members) = members.filter(|_| status.is_success()) else {
-        return Err(Failure::Rubbish(format!("it answered {status} with {}", kind(response))));
-    };
+    members
+        .filter(|_| status.is_success())
+        .ok_or_else(|| Failure::Rubbish(format!("it answered {status} with {}", kind(response))))
+}
+
+/// Tokens out of the members of an answer, or of the fragment of an implicit login.
+pub(super) fn from_members(members: &Map<String, Value>, shown: &str) -> Result<Answer, String> {
     let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let access_token =
-        text("access_token").ok_or_else(|| Failure::Rubbish(format!("its answer ({status}) holds no access_token")))?;
-    let answer = json!({
-        "access_token": access_token,
-        "token_type": text("token_type").map_or_else(|| "bearer".to_owned(), plain),
-        "expires_in": members.get("expires_in").and_then(seconds),
-        "refresh_token": text("refresh_token"),
-        "id_token": text("id_token"),
-    });
-    strict(StatusCode::OK, &answer)
-}
-
-fn strict(status: StatusCode, body: &Value) -> Result<HttpResponse, Failure> {
-    let mut response = Response::new(body.to_string().into_bytes());
-    *response.status_mut() = status;
-    Ok(response)
-}
-
-/// What the `oauth2` crate makes of a failure. Its parse errors may hold pieces of the answer, so they are not told.
-impl From<RequestTokenError<Failure, BasicErrorResponse>> for Failure {
-    fn from(error: RequestTokenError<Failure, BasicErrorResponse>) -> Self {
-        match error {
-            RequestTokenError::Request(failure) => failure,
-            RequestTokenError::ServerResponse(error) => Self::Refused {
-                code: error.error().as_ref().to_owned(),
-                description: error.error_description().cloned(),
-            },
-            RequestTokenError::Parse(..) => Self::Rubbish("its answer cannot be read".to_owned()),
-            RequestTokenError::Other(why) => Self::Rubbish(why),
-        }
-    }
-}
-
-/// When a JWT says that it ends. Only a hint: nothing is verified.
-pub(super) fn jwt_end(token: &Secret) -> Option<SystemTime> {
-    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.expose().split('.').nth(1)?).ok()?;
-    let seconds = serde_json::from_slice::<Value>(&claims).ok()?.get("exp")?.as_f64()?;
-    let sane = seconds > 0.0 && seconds < f64::from(u32::MAX);
-    if sane { UNIX_EPOCH.checked_add(Duration::from_secs_f64(seconds)) } else { None }
+    let id_token = text("id_token").map(Secret::new);
+    // An implicit login may ask for an ID token alone.
+    let access_token = match (text("access_token"), members.contains_key(ID_TOKEN_ALONE)) {
+        (Some(token), _) => Secret::new(token),
+        (None, true) => Secret::default(),
+        (None, false) => return Err(format!("its answer ({shown}) holds no access_token")),
+    };
+    Ok(Answer {
+        access_token,
+        token_type: text("token_type").map_or_else(|| "bearer".to_owned(), |kind| plain(kind).to_lowercase()),
+        expires_in: members.get("expires_in").and_then(seconds).map(Duration::from_secs),
+        refresh_token: text("refresh_token").map(Secret::new),
+        id_token,
+        scope: text("scope").map(plain),
+    })
 }
 
 /// JSON, or a form as some old servers send it, under whatever type.
@@ -159,21 +130,22 @@ fn members(response: &Response<Bytes>) -> Option<Map<String, Value>> {
 }
 
 /// The `error` member, whatever the status; some servers make an object of it.
-fn refusal(members: &Map<String, Value>) -> Option<(String, Option<String>)> {
+fn refusal(members: &Map<String, Value>, status: StatusCode) -> Option<Refusal> {
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(plain);
-    match members.get("error")? {
-        Value::Null => None,
-        Value::String(code) if code.is_empty() => None,
-        Value::String(code) => Some((plain(code), members.get("error_description").and_then(Value::as_str).map(plain))),
+    let (code, description) = match members.get("error")? {
+        Value::Null => return None,
+        Value::String(code) if code.is_empty() => return None,
+        Value::String(code) => (plain(code), members.get("error_description").and_then(Value::as_str).map(plain)),
         object => {
             let code = text(object, "code").or_else(|| text(object, "type"));
-            Some((code.unwrap_or_else(|| "error".to_owned()), text(object, "message")))
+            (code.unwrap_or_else(|| "error".to_owned()), text(object, "message"))
         }
-    }
+    };
+    Some(Refusal { status, code, description, interval: members.get("interval").and_then(seconds) })
 }
 
 /// A lifetime as number or text, in whole seconds. One that is no time at all is none.
-fn seconds(value: &Value) -> Option<u64> {
+pub(super) fn seconds(value: &Value) -> Option<u64> {
     let seconds = match value {
         Value::Number(number) => number.as_f64(),
         Value::String(text) => text.trim().parse().ok(),
@@ -204,7 +176,7 @@ fn kind(response: &Response<Bytes>) -> &'static str {
 }
 
 /// Text of the server, made harmless and short.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }
 
@@ -212,3 +184,5 @@ const MAX_TEXT: usize = 200;
 /// Far beyond any life of a token.
 const MAX_SECONDS: f64 = 1e12;
 const PASSING: [&str; 2] = ["temporarily_unavailable", "server_error"];
+/// A member that no server sends: the login asked for an ID token and nothing else.
+pub(super) const ID_TOKEN_ALONE: &str = "\0id_token";

@@ -1,60 +1,72 @@
-//! Writing requests to a token endpoint (RFC 6749 sections 2.3 and 3.2): the `oauth2` crate writes the standard ones,
-//! and what it has no words for is changed afterwards.
+//! Writing requests to token endpoints (RFC 6749 section 3.2): a form, and further parameters in body, URL and header.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, header};
-use oauth2::{
-    AuthType, ClientId, ClientSecret, HttpRequest, StandardRevocableToken,
-    basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenIntrospectionResponse},
-};
+use http::{HeaderName, HeaderValue, Method, Request, header};
 use url::{Url, form_urlencoded};
+use zeroize::Zeroizing;
 
-use super::{BasicEncoding, ClientAuth, ParamPlace, answer::Tokens};
+use super::config::ParamPlace;
 use crate::secret::Secret;
 
-/// As `BasicClient`, with an ID token.
-type StandardClient = oauth2::Client<
-    BasicErrorResponse,
-    Tokens,
-    BasicTokenIntrospectionResponse,
-    StandardRevocableToken,
-    BasicRevocationErrorResponse,
->;
-
 /// A parameter with its value read.
+#[derive(Clone, Debug)]
 pub(super) struct ReadParam {
     pub(super) name: String,
     pub(super) value: Secret,
     pub(super) place: ParamPlace,
 }
 
-/// Who asks.
-pub(super) struct Identity {
-    pub(super) id: String,
-    pub(super) secret: Option<Secret>,
-    pub(super) auth: ClientAuth,
-    pub(super) encoding: BasicEncoding,
-}
+/// The parameters of a request in their order. A name may repeat.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Form(Vec<(String, Secret)>);
 
-impl Identity {
-    /// The value of `Authorization` without `Basic `; an empty secret still has its colon.
-    pub(super) fn basic(&self) -> Secret {
-        let secret = self.secret.as_ref().map_or("", Secret::expose);
-        let pair = match self.encoding {
-            BasicEncoding::Rfc6749 => format!("{}:{}", form_encoded(&self.id), form_encoded(secret)),
-            BasicEncoding::Raw => format!("{}:{secret}", self.id),
-        };
-        Secret::new(BASE64_STANDARD.encode(pair))
+impl Form {
+    /// A form with one parameter.
+    pub(super) fn new(name: &str, value: &str) -> Self {
+        let mut form = Self::default();
+        form.add(name, value);
+        form
     }
 
-    /// The client that writes the standard requests.
-    pub(super) fn standard(&self) -> StandardClient {
-        let way = if self.auth == ClientAuth::Basic { AuthType::BasicAuth } else { AuthType::RequestBody };
-        let client = StandardClient::new(ClientId::new(self.id.clone())).set_auth_type(way);
-        match &self.secret {
-            Some(secret) => client.set_client_secret(ClientSecret::new(secret.expose().to_owned())),
-            None => client,
+    /// Adds one at the end.
+    pub(super) fn add(&mut self, name: &str, value: &str) {
+        self.0.push((name.to_owned(), Secret::new(value)));
+    }
+
+    /// Adds one if there is a value.
+    pub(super) fn add_some(&mut self, name: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+
+    /// Adds several under one name.
+    pub(super) fn add_all(&mut self, name: &str, values: &[String]) {
+        values.iter().for_each(|value| self.add(name, value));
+    }
+
+    /// Puts configured parameters in place of standard ones with the same name.
+    pub(super) fn overrule(&mut self, params: &[&ReadParam]) {
+        self.0.retain(|(name, _)| params.iter().all(|param| param.name != *name));
+        self.0.extend(params.iter().map(|param| (param.name.clone(), param.value.clone())));
+    }
+
+    /// Takes out all parameters of that name.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.0.retain(|(known, _)| known != name);
+    }
+
+    /// `application/x-www-form-urlencoded` as in RFC 6749 appendix B.
+    fn encoded(&self) -> Bytes {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.extend_pairs(self.0.iter().map(|(name, value)| (name, value.expose())));
+        form.finish().into()
+    }
+
+    /// Appends the parameters to the query of `url`, beside what it has.
+    pub(super) fn append_to(&self, url: &mut Url) {
+        if !self.0.is_empty() {
+            url.query_pairs_mut().extend_pairs(self.0.iter().map(|(name, value)| (name, value.expose())));
         }
     }
 }
@@ -74,15 +86,12 @@ pub(super) fn endpoint(text: &str, allow_plaintext: bool) -> Result<Url, String>
     if url.fragment().is_some() {
         return Err("holds a fragment (`#...`)".to_owned());
     }
-    let on_loopback = match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => return Err("has no host".to_owned()),
-    };
+    if url.host().is_none() {
+        return Err("has no host".to_owned());
+    }
     match url.scheme() {
         "https" => Ok(url),
-        "http" if on_loopback || allow_plaintext => Ok(url),
+        "http" if is_loopback(&url) || allow_plaintext => Ok(url),
         "http" => Err("is plain http, which would show the client secret to everyone on the way; use https, or write \
                        `allow_plaintext: true`"
             .to_owned()),
@@ -90,29 +99,37 @@ pub(super) fn endpoint(text: &str, allow_plaintext: bool) -> Result<Url, String>
     }
 }
 
-/// Makes of a standard request the one that is configured. Standard and `extra` parameters give way to configured ones
-/// of the same name.
-pub(super) fn amended(
-    standard: HttpRequest,
-    identity: &Identity,
-    extra: &[(&str, &str)],
+/// True if the URL's host is this machine.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+/// Makes the POST. Standard parameters and fields give way to configured ones of the same name.
+pub(super) fn post(
+    url: &Url,
+    mut form: Form,
+    fields: Vec<(HeaderName, HeaderValue)>,
     params: &[ReadParam],
 ) -> Result<Request<Bytes>, String> {
-    let (mut head, body) = standard.into_parts();
     let at = |place: ParamPlace| params.iter().filter(move |param| param.place == place);
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    let extra = extra.iter().map(|&(name, value)| (name.into(), value.into()));
-    let pairs = form_urlencoded::parse(&body).chain(extra);
-    form.extend_pairs(pairs.filter(|(name, _)| at(ParamPlace::Body).all(|param| param.name != *name)));
-    form.extend_pairs(at(ParamPlace::Body).map(|param| (&param.name, param.value.expose())));
+    form.overrule(&at(ParamPlace::Body).collect::<Vec<_>>());
+    let mut url = url.clone();
     if at(ParamPlace::Url).next().is_some() {
-        let mut url = Url::parse(&head.uri.to_string()).map_err(|_| "the URL cannot be used".to_owned())?;
         url.query_pairs_mut().extend_pairs(at(ParamPlace::Url).map(|param| (&param.name, param.value.expose())));
-        head.uri = url.as_str().parse().map_err(|_| "the URL cannot be used".to_owned())?;
     }
-    if identity.auth == ClientAuth::Basic {
-        let basic = sensitive(&format!("Basic {}", identity.basic().expose()), "client_secret")?;
-        head.headers.insert(header::AUTHORIZATION, basic);
+    let mut request = Request::new(form.encoded());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = url.as_str().parse().map_err(|_| "the URL cannot be used".to_owned())?;
+    let headers = request.headers_mut();
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    for (name, value) in fields {
+        headers.insert(name, value);
     }
     let mut replaced: Vec<HeaderName> = Vec::new();
     for param in at(ParamPlace::Header) {
@@ -120,17 +137,19 @@ pub(super) fn amended(
             HeaderName::try_from(param.name.as_str()).map_err(|_| format!("`{}` cannot name a header", param.name))?;
         let value = sensitive(param.value.expose(), &param.name)?;
         if replaced.contains(&name) {
-            head.headers.append(name, value);
+            headers.append(name, value);
         } else {
-            head.headers.insert(name.clone(), value);
+            headers.insert(name.clone(), value);
             replaced.push(name);
         }
     }
-    Ok(Request::from_parts(head, form.finish().into()))
+    Ok(request)
 }
 
-fn sensitive(text: &str, key: &str) -> Result<HeaderValue, String> {
-    let mut value = HeaderValue::from_bytes(text.as_bytes())
+/// A header value that is never shown nor indexed.
+pub(super) fn sensitive(text: &str, key: &str) -> Result<HeaderValue, String> {
+    let text = Zeroizing::new(text.as_bytes().to_vec());
+    let mut value = HeaderValue::from_bytes(&text)
         .map_err(|_| format!("the value of `{key}` holds a line break or another control character"))?;
     value.set_sensitive(true);
     Ok(value)

@@ -3,7 +3,11 @@
 use serde_json::{Value, json as value};
 use url::Url;
 
-use super::{request::Identity, *};
+use super::{
+    client_auth::Identity,
+    config::{BasicEncoding, ClientAuth, Discovery},
+    *,
+};
 use crate::{
     auth::{
         AuthErrorKind, SchemeConfig,
@@ -11,6 +15,7 @@ use crate::{
         scheme::Hop,
         tests::{Endpoint, HandClock, Via, apply, authorization, context_with, head, json, ready},
     },
+    clock::Clock,
     target::Target,
 };
 
@@ -60,8 +65,8 @@ fn vectors() {
         let (given, out) = (&vector["in"], &vector["out"]);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         if let Some(issuer) = given.get("issuer") {
-            let [oidc, rfc8414] = discovery::metadata_urls(&Url::parse(&text(issuer)).unwrap());
-            assert_eq!((oidc.as_str(), rfc8414.as_str()), (&*text(&out["oidc_url"]), &*text(&out["rfc8414_url"])));
+            let urls = discovery::metadata_urls(&Url::parse(&text(issuer)).unwrap(), Discovery::Auto);
+            assert_eq!((urls[0].as_str(), urls[1].as_str()), (&*text(&out["oidc_url"]), &*text(&out["rfc8414_url"])));
         } else if let Some(plain) = given.get("text") {
             assert_eq!(request::form_encoded(&text(plain)), text(&out["form_urlencoded"]));
         } else {
@@ -73,6 +78,8 @@ fn vectors() {
                     secret: Some(Secret::new(text(&given["client_secret"]))),
                     auth: ClientAuth::Basic,
                     encoding,
+                    key: None,
+                    audience: None,
                 };
                 assert_eq!(format!("Basic {}", identity.basic().expose()), text(&out[key]), "{}", vector["id"]);
             }
@@ -206,7 +213,7 @@ fn review(scheme: &dyn AuthScheme, status: u16, challenge: &str, round: &mut Rou
     let request = head("https://api.test/");
     let mut headers = http::HeaderMap::new();
     headers.insert("www-authenticate", challenge.parse().unwrap());
-    round.challenges = crate::auth::challenge::parse(&headers, &header::WWW_AUTHENTICATE);
+    round.challenges = crate::auth::challenge::parse(&headers, &http::header::WWW_AUTHENTICATE);
     let target = Target::from_uri(&request.uri).unwrap();
     let status = http::StatusCode::from_u16(status).unwrap();
     scheme.review(&Reply::new(status, &headers, Hop::Origin, &request, &target), round)
@@ -231,8 +238,11 @@ async fn rotated_refresh_tokens_are_kept_before_the_access_token_is_used() {
     setup.clock.advance(101);
     ready(&*scheme, &setup.context).await.unwrap();
     assert_eq!(authorization(&*scheme, &setup.context), "Bearer AT2");
-    // A new process with the same store and the same file goes on with the newest.
+    // A new process with the same store and the same file goes on with the newest, once its token has ended.
     let again = setup.build(seeded());
+    ready(&*again, &setup.context).await.unwrap();
+    assert_eq!(authorization(&*again, &setup.context), "Bearer AT2");
+    setup.clock.advance(101);
     ready(&*again, &setup.context).await.unwrap();
     assert_eq!(authorization(&*again, &setup.context), "Bearer AT3");
     // A new text in the file voids what is stored.

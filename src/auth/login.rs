@@ -1,0 +1,504 @@
+//! Logins that a person completes: in a browser that comes back to this machine, by pasting the address where it ended,
+//! or by typing a code elsewhere.
+//!
+//! A scheme that can log in implements [`Interactive`]; everything else is here and knows no scheme: the listener for
+//! the browser's return, one pending login per credential however many requests wait for it, and who hears of it.
+//! `countersign login` and the first request that needs a login use the same path.
+
+mod browser;
+mod listener;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use url::Url;
+
+pub use self::browser::open as open_browser;
+use self::listener::{Listener, Visit};
+use super::{
+    fetch::Fetch,
+    scheme::{AuthError, AuthErrorKind},
+};
+use crate::secret::Secret;
+
+/// A credential that a person can log in.
+pub trait Interactive: Send + Sync + 'static {
+    /// Its name in the configuration.
+    fn credential(&self) -> &str;
+
+    /// How the person's answer comes back.
+    fn comes_back(&self) -> BoxFuture<'_, Result<Return, AuthError>>;
+
+    /// Begins a login: makes what the person has to see.
+    fn begin<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Begun, AuthError>>;
+
+    /// True if there are tokens now: another process may have logged in.
+    fn is_logged_in<'a>(&'a self, client: Option<&'a Arc<str>>) -> BoxFuture<'a, bool>;
+
+    /// How long a request waits for a login.
+    fn wait(&self) -> Duration;
+
+    /// How long a login that was begun can be completed.
+    fn timeout(&self) -> Duration;
+
+    /// Whether the proxy opens a browser by itself.
+    fn opens_browser(&self) -> bool {
+        false
+    }
+}
+
+/// How a person's answer comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// To a listener of ours at this address; without a port any free one is taken.
+    Loopback {
+        /// `127.0.0.1`, `[::1]` or `localhost`, as it is to stand in the address.
+        host: String,
+        /// A fixed port.
+        port: Option<u16>,
+        /// Path, from `/`.
+        path: String,
+    },
+    /// To an address that is not ours: the person pastes it.
+    Elsewhere(String),
+    /// Not at all: the scheme asks the server whether it is done.
+    Polled,
+}
+
+impl Return {
+    /// Reads a redirect URI. Without one, or with one that names no port, a free port of this machine is used (RFC 8252
+    /// section 7.3).
+    pub fn of(uri: Option<&str>) -> Result<Self, String> {
+        let Some(text) = uri else {
+            return Ok(Self::Loopback { host: "127.0.0.1".into(), port: None, path: "/callback".into() });
+        };
+        let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        let host = url.host_str().unwrap_or_default();
+        let ours = ["127.0.0.1", "localhost", "[::1]"].contains(&host) && url.scheme() == "http";
+        if !ours || url.query().is_some() {
+            return Ok(Self::Elsewhere(text.to_owned()));
+        }
+        Ok(Self::Loopback {
+            host: host.to_owned(),
+            port: url.port().filter(|port| *port != 0),
+            path: url.path().into(),
+        })
+    }
+}
+
+/// What a login is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Ask {
+    /// The client of the proxy whose tokens these will be, where each has its own.
+    pub client: Option<Arc<str>>,
+    /// Where the browser is to come back to.
+    pub redirect_uri: Option<String>,
+    /// What a resource demands of the login.
+    pub step_up: Option<StepUp>,
+}
+
+/// What a resource demands of a login (RFC 9470).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepUp {
+    /// `acr_values`
+    pub acr_values: Option<String>,
+    /// `max_age` in seconds.
+    pub max_age: Option<u64>,
+}
+
+/// A login that has begun.
+pub struct Begun {
+    /// What the person has to see.
+    pub prompt: Prompt,
+    /// What brings it to its end.
+    pub rest: Rest,
+}
+
+/// What the person has to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// An address to visit.
+    Visit {
+        /// The address.
+        url: String,
+    },
+    /// An address to visit, and a code to type there.
+    Code {
+        /// The address.
+        url: String,
+        /// The code.
+        code: String,
+        /// An address with the code in it, if the server has one.
+        complete: Option<String>,
+    },
+}
+
+impl Prompt {
+    /// The address for a browser.
+    pub fn url(&self) -> &str {
+        match self {
+            Self::Visit { url } | Self::Code { complete: Some(url), .. } | Self::Code { url, .. } => url,
+        }
+    }
+}
+
+/// What brings a login to its end.
+pub enum Rest {
+    /// The parameters with which the browser comes back.
+    Answer(Box<dyn Answer>),
+    /// This future, which asks the server until it is done.
+    Done(BoxFuture<'static, Result<(), AuthError>>),
+}
+
+/// Judges the parameters with which a browser comes back, and does the rest.
+pub trait Answer: Send + Sync {
+    /// True if they come in the fragment, which only a script can read.
+    fn in_fragment(&self) -> bool {
+        false
+    }
+
+    /// True if they answer this login (`state`), in constant time. Anything else is a stranger's and changes nothing.
+    fn is_ours(&self, params: &Params) -> bool;
+
+    /// Checks the parameters, gets the tokens and keeps them.
+    fn finish(self: Box<Self>, params: Params) -> BoxFuture<'static, Result<(), AuthError>>;
+}
+
+/// Parameters of an address, decoded.
+#[derive(Clone, Debug, Default)]
+pub struct Params(Vec<(String, Secret)>);
+
+impl Params {
+    /// Reads a query or a fragment, without `?` or `#`. One name given twice makes it unusable: `None`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let pairs: Vec<_> = url::form_urlencoded::parse(text.as_bytes())
+            .take(MAX_PARAMS)
+            .map(|(name, value)| (name.into_owned(), Secret::new(value.into_owned())))
+            .collect();
+        let twice = pairs.iter().enumerate().any(|(at, (name, _))| pairs[..at].iter().any(|(other, _)| other == name));
+        (!twice).then_some(Self(pairs))
+    }
+
+    /// Reads the address where a browser ended, as it is pasted. Also a query alone.
+    pub fn pasted(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let (before, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let query = before.split_once('?').map(|(_, query)| query);
+        match (query, fragment) {
+            // Some servers append an empty fragment of their own (`#_=_`).
+            (None, fragment) if fragment.contains('=') => Self::parse(fragment),
+            (Some(_), fragment) if fragment.contains("state=") => Self::parse(fragment),
+            (Some(query), _) => Self::parse(query),
+            (None, _) if before.contains('=') && !before.contains('/') => Self::parse(before),
+            _ => None,
+        }
+    }
+
+    /// The value of `name`.
+    pub fn get(&self, name: &str) -> Option<&Secret> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// The value of a parameter that is no secret.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.get(name).map(Secret::expose)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Secret)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+/// All pending logins. Cheap to clone; clones are the same.
+#[derive(Clone, Default)]
+pub struct Logins(Arc<Shared>);
+
+/// Hears of a login that a request has begun.
+type Announce = Box<dyn Fn(&Pending) + Send + Sync>;
+
+#[derive(Default)]
+struct Shared {
+    pending: Mutex<Vec<Arc<Pending>>>,
+    /// One login of a credential begins at a time.
+    beginning: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<()>>>>,
+    announce: OnceLock<Announce>,
+    /// Requests may begin logins.
+    on_request: AtomicBool,
+}
+
+type Key = (String, Option<Arc<str>>);
+
+/// A login that waits for its person.
+pub struct Pending {
+    /// Tells it from others.
+    pub id: String,
+    /// The credential.
+    pub credential: String,
+    /// The client of the proxy whose it is, where each has its own.
+    pub client: Option<Arc<str>>,
+    /// What the person has to see.
+    pub prompt: Prompt,
+    /// When it began.
+    pub began: SystemTime,
+    outcome: watch::Receiver<Outcome>,
+    pasted: mpsc::Sender<(Params, oneshot::Sender<Result<(), String>>)>,
+    ended: Mutex<Option<Instant>>,
+}
+
+type Outcome = Option<Result<(), AuthError>>;
+
+impl Pending {
+    /// True while it can still be completed.
+    pub fn is_open(&self) -> bool {
+        self.outcome.borrow().is_none() && self.outcome.has_changed().is_ok()
+    }
+
+    /// Waits for its end; `None` if that did not come in time.
+    pub async fn outcome(&self, wait: Duration) -> Option<Result<(), AuthError>> {
+        let mut outcome = self.outcome.clone();
+        let result = match tokio::time::timeout(wait, outcome.wait_for(Option::is_some)).await {
+            Ok(Ok(result)) => result.clone(),
+            Ok(Err(_)) => Some(Err(AuthError::new(AuthErrorKind::LoginNeeded, "the login was abandoned"))),
+            Err(_) => None,
+        };
+        result
+    }
+
+    /// Takes the address where the person's browser ended.
+    ///
+    /// # Errors
+    /// It is not the answer to this login; the login goes on.
+    pub async fn paste(&self, address: &str) -> Result<(), String> {
+        let params = Params::pasted(address)
+            .ok_or("that is not the address where a login ends: it has no parameters after `?` or `#`, or one twice")?;
+        let (reply, replied) = oneshot::channel();
+        let closed = || "this login is over".to_owned();
+        self.pasted.send((params, reply)).await.map_err(|_| closed())?;
+        replied.await.map_err(|_| closed())?
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("credential", &self.credential).finish_non_exhaustive()
+    }
+}
+
+impl Logins {
+    /// From now on requests may begin logins, and `announce` hears of each.
+    pub fn announce_to(&self, announce: impl Fn(&Pending) + Send + Sync + 'static) {
+        let _ = self.0.announce.set(Box::new(announce));
+        self.0.on_request.store(true, Ordering::Release);
+    }
+
+    /// The logins that can still be completed.
+    pub fn open(&self) -> Vec<Arc<Pending>> {
+        self.list().iter().filter(|pending| pending.is_open()).cloned().collect()
+    }
+
+    /// The login with this id, also if it has ended a moment ago.
+    pub fn get(&self, id: &str) -> Option<Arc<Pending>> {
+        self.list().iter().find(|pending| pending.id == id).cloned()
+    }
+
+    /// Begins a login, or joins the one that is pending.
+    pub async fn begin(
+        &self,
+        login: Arc<dyn Interactive>,
+        ask: Ask,
+        runner: &Arc<dyn Fetch>,
+    ) -> Result<Arc<Pending>, AuthError> {
+        let key: Key = (login.credential().to_owned(), ask.client.clone());
+        let one = lock(&self.0.beginning).entry(key.clone()).or_default().clone();
+        let _beginning = one.lock().await;
+        if let Some(pending) = self.of(&key).filter(|pending| pending.is_open()) {
+            return Ok(pending);
+        }
+        let (pending, run) = start(login, ask).await?;
+        {
+            let mut all = self.list();
+            all.retain(|other| other.is_open() || other.is_recent());
+            all.push(pending.clone());
+        }
+        runner.detach(run);
+        Ok(pending)
+    }
+
+    /// For a request: waits until there are tokens. One login is begun however many wait; without its completion in
+    /// time `needed` is the answer.
+    pub async fn require(
+        &self,
+        login: Arc<dyn Interactive>,
+        ask: Ask,
+        runner: &Arc<dyn Fetch>,
+        needed: AuthError,
+    ) -> Result<(), AuthError> {
+        if !self.0.on_request.load(Ordering::Acquire) {
+            return Err(needed);
+        }
+        let key: Key = (login.credential().to_owned(), ask.client.clone());
+        // A login that has just failed is not begun anew by each request that follows.
+        let failed = self.of(&key).filter(|pending| !pending.is_open() && pending.is_recent());
+        if let Some(Some(Err(error))) = failed.map(|pending| pending.outcome.borrow().clone()) {
+            return Err(because(&needed, &error));
+        }
+        let known = self.of(&key).filter(|pending| pending.is_open()).is_some();
+        let client = ask.client.clone();
+        let pending = self.begin(login.clone(), ask, runner).await?;
+        if !known {
+            if let Some(announce) = self.0.announce.get() {
+                announce(&pending);
+            }
+            if login.opens_browser() {
+                let _ = browser::open(pending.prompt.url(), &[]);
+            }
+        }
+        let end = Instant::now() + login.wait();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match pending.outcome(left.min(LOOK)).await {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(error)) => return Err(because(&needed, &error)),
+                None if login.is_logged_in(client.as_ref()).await => return Ok(()),
+                None if left.is_zero() => return Err(needed),
+                None => {}
+            }
+        }
+    }
+
+    fn of(&self, key: &Key) -> Option<Arc<Pending>> {
+        let all = self.list();
+        all.iter().rev().find(|pending| pending.credential == key.0 && pending.client == key.1).cloned()
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Arc<Pending>>> {
+        lock(&self.0.pending)
+    }
+}
+
+impl Pending {
+    fn is_recent(&self) -> bool {
+        lock(&self.ended).is_some_and(|at| at.elapsed() < AFTERWARDS)
+    }
+}
+
+impl fmt::Debug for Logins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Logins").field("pending", &self.list().len()).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a request is told when a login failed.
+fn because(needed: &AuthError, error: &AuthError) -> AuthError {
+    AuthError { message: format!("{}; the last one failed: {}", needed.message, error.message), ..needed.clone() }
+}
+
+/// Begins a login; gives what waits for its end.
+async fn start(login: Arc<dyn Interactive>, mut ask: Ask) -> Result<(Arc<Pending>, BoxFuture<'static, ()>), AuthError> {
+    let mut listener = None;
+    match login.comes_back().await? {
+        Return::Loopback { host, port, path } => {
+            let bound = Listener::bind(&host, port, &path).await.map_err(|why| {
+                AuthError::new(AuthErrorKind::LoginNeeded, format!("credential `{}`: {why}", login.credential()))
+            })?;
+            ask.redirect_uri = Some(bound.redirect_uri());
+            listener = Some(bound);
+        }
+        Return::Elsewhere(uri) => ask.redirect_uri = Some(uri).filter(|uri| !uri.is_empty()),
+        Return::Polled => {}
+    }
+    let begun = login.begin(&ask).await?;
+    let (done, outcome) = watch::channel(None);
+    let (pasted, pastes) = mpsc::channel(4);
+    let pending = Arc::new(Pending {
+        id: crate::clock::Clock::system().nonce_hex(16),
+        credential: login.credential().to_owned(),
+        client: ask.client.clone(),
+        prompt: begun.prompt,
+        began: SystemTime::now(),
+        outcome,
+        pasted,
+        ended: Mutex::new(None),
+    });
+    let (own, timeout) = (pending.clone(), login.timeout());
+    let run = async move {
+        let rest = async {
+            match begun.rest {
+                Rest::Done(polling) => polling.await,
+                Rest::Answer(answer) => answered(answer, listener, pastes).await,
+            }
+        };
+        let late = || {
+            let why = format!("nobody completed it within {} s", timeout.as_secs());
+            Err(AuthError::new(AuthErrorKind::LoginNeeded, why))
+        };
+        let result = tokio::time::timeout(timeout, rest).await.unwrap_or_else(|_| late());
+        *lock(&own.ended) = Some(Instant::now());
+        drop(own);
+        done.send_replace(Some(result));
+    };
+    Ok((pending, Box::pin(run)))
+}
+
+/// Waits for the person's answer, from the browser or pasted.
+async fn answered(
+    answer: Box<dyn Answer>,
+    mut listener: Option<Listener>,
+    mut pastes: mpsc::Receiver<(Params, oneshot::Sender<Result<(), String>>)>,
+) -> Result<(), AuthError> {
+    let in_fragment = answer.in_fragment();
+    loop {
+        let visit = async {
+            match &mut listener {
+                Some(listener) => listener.visit(in_fragment).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Visit { params, page } = visit => {
+                if !answer.is_ours(&params) {
+                    page.stranger();
+                    continue;
+                }
+                let result = answer.finish(params).await;
+                page.done(result.is_ok()).await;
+                return result;
+            }
+            pasted = pastes.recv() => {
+                let Some((params, reply)) = pasted else { continue };
+                if !answer.is_ours(&params) {
+                    let _ = reply.send(Err("that address belongs to another login: its `state` differs".to_owned()));
+                    continue;
+                }
+                let _ = reply.send(Ok(()));
+                return answer.finish(params).await;
+            }
+        }
+    }
+}
+
+/// How often a waiting request looks whether another process has logged in.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the outcome of a login can be asked for.
+const AFTERWARDS: Duration = Duration::from_secs(10);
+const MAX_PARAMS: usize = 64;
+
+#[cfg(test)]
+mod tests;

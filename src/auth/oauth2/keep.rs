@@ -1,0 +1,495 @@
+//! The life of a token: taken from the store, refreshed, or asked for anew; kept before it is used.
+//!
+//! The store's lock spans reading, asking and saving, because a refresh token that is spent twice makes servers revoke
+//! all of its family. Before a refresh token is spent, the store says so: a process that dies in between leaves word.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderValue;
+
+use super::{
+    answer::{Answer, Failure},
+    client::{Client, Facts},
+    client_auth::seconds,
+    config::{Grant, UseToken},
+    dpop::ProofKey,
+    grants::Ask,
+    jwt,
+    record::Record,
+};
+use crate::{
+    auth::{
+        AuthError, AuthErrorKind,
+        bearer::prefixed,
+        exec::end_after,
+        held::header_value,
+        refreshing::{Current, Fetched},
+    },
+    secret::Secret,
+    tokens::{StoreError, StoreLock, Stored},
+};
+
+/// A token in use.
+#[derive(Debug)]
+pub(super) struct Token {
+    /// What is sent.
+    pub(super) secret: Secret,
+    /// The same with its prefix.
+    pub(super) header: HeaderValue,
+    /// All that came with it.
+    pub(super) record: Arc<Record>,
+    /// What it is bound to.
+    pub(super) key: Option<ProofKey>,
+}
+
+impl PartialEq for Token {
+    /// Tokens are the same if a server cannot tell them apart.
+    fn eq(&self, other: &Self) -> bool {
+        self.secret == other.secret
+    }
+}
+
+/// Whose tokens these are.
+#[derive(Debug, Default)]
+pub(super) struct Owner {
+    /// The proxy's client, where each has tokens of its own.
+    pub(super) client: Option<Arc<str>>,
+    /// The bearer token that is exchanged; such tokens are not stored.
+    pub(super) subject: Option<Secret>,
+    /// The newest generation, also if the store could not take it.
+    newest: Mutex<Option<Stored>>,
+}
+
+impl Owner {
+    pub(super) fn new(client: Option<Arc<str>>, subject: Option<Secret>) -> Self {
+        Self { client, subject, newest: Mutex::default() }
+    }
+
+    fn newest(&self) -> Option<Stored> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keep(&self, stored: Stored) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(stored);
+    }
+}
+
+/// An entry of the store while it is worked on.
+pub(super) struct Held<'a> {
+    client: &'a Client,
+    owner: &'a Owner,
+    key: String,
+    seed: [u8; 32],
+    /// What the store holds.
+    on_disk: u64,
+    /// The generation of `record`.
+    generation: u64,
+    pub(super) record: Option<Record>,
+    /// `None` if the store cannot be used and need not be.
+    lock: Option<StoreLock>,
+}
+
+impl Client {
+    /// Gets a token: one that a sibling has stored meanwhile, by refresh, or anew.
+    pub(super) async fn fetch(
+        &self,
+        owner: &Owner,
+        current: Option<&Current<Token>>,
+    ) -> Result<Fetched<Token>, AuthError> {
+        let facts = self.facts().await?;
+        if let Some(subject) = &owner.subject {
+            return self.exchanged(&facts, subject).await;
+        }
+        let mut held = self.open(owner, &facts).await?;
+        if let Some(token) = self.adopt(&held, current).await? {
+            return Ok(token);
+        }
+        if let Some(token) = self.refreshed(&facts, &mut held, current).await? {
+            return Ok(token);
+        }
+        let key = self.proof_key(held.record.as_ref()).await?;
+        let (answer, sent) = self.acquire(&facts, key.as_ref()).await?;
+        let record = self.record(answer, None, sent, key.as_ref())?;
+        held.save(record.clone()).await;
+        self.token(Arc::new(record), key)
+    }
+
+    /// What the store holds, if it is good and another one than `current`.
+    async fn adopt(
+        &self,
+        held: &Held<'_>,
+        current: Option<&Current<Token>>,
+    ) -> Result<Option<Fetched<Token>>, AuthError> {
+        let now = self.context.clock.now();
+        let Some(record) = held.record.as_ref().filter(|record| !record.is_empty() && record.spending.is_none()) else {
+            return Ok(None);
+        };
+        let Some((secret, end)) = self.chosen(record) else { return Ok(None) };
+        let is_other = current.is_none_or(|current| current.value.secret != secret);
+        if !is_other || end.is_some_and(|end| end <= now) {
+            return Ok(None);
+        }
+        let key = if record.token_type == "dpop" { self.proof_key(Some(record)).await? } else { None };
+        self.token(Arc::new(record.clone()), key).map(Some)
+    }
+
+    /// Spends the refresh token, if there is one that may be spent. `None` means that the grant has to be used.
+    async fn refreshed(
+        &self,
+        facts: &Facts,
+        held: &mut Held<'_>,
+        current: Option<&Current<Token>>,
+    ) -> Result<Option<Fetched<Token>>, AuthError> {
+        let grant = self.config.grant;
+        let seeded = grant == Some(Grant::RefreshToken);
+        let record = match held.record.clone().filter(|record| !record.is_empty()) {
+            Some(record) => record,
+            None if seeded => Record { refresh: Some(self.seed().await?), rotates: true, ..Record::default() },
+            None => return Ok(None),
+        };
+        let Some(refresh) = record.usable_refresh().cloned() else {
+            return if seeded { Err(self.dead(&record)) } else { Ok(None) };
+        };
+        if !seeded && !self.config.auto_refresh {
+            return Ok(None);
+        }
+        self.context.sources.learn(&refresh);
+        let key = self.proof_key(Some(&record)).await?;
+        if record.rotates && record.spending.is_none() {
+            let now = seconds(self.context.clock.now());
+            let key = key.as_ref().and_then(|key| key.pem.clone());
+            held.save(Record { spending: Some(now), key: key.or(record.key.clone()), ..record.clone() }).await;
+        }
+        let sent = self.context.clock.now();
+        match self.ask(facts, &Ask::Refresh(&refresh), key.as_ref()).await {
+            Ok(answer) => {
+                let next = self.record(answer, Some(&record), sent, key.as_ref())?;
+                held.save(next.clone()).await;
+                self.token(Arc::new(next), key).map(Some)
+            }
+            Err(Failure::Refused(refusal)) if refusal.code == "invalid_grant" => {
+                if let Some(token) = self.newer(held, current).await? {
+                    return Ok(Some(token));
+                }
+                let dead = Record { spent: true, ..record };
+                held.save(Record { spending: None, ..dead.clone() }).await;
+                if seeded {
+                    let failure = Failure::Refused(refusal);
+                    return Err(self.explain(failure, facts, &Ask::Refresh(&refresh)));
+                }
+                if grant.is_some_and(Grant::is_interactive) { Err(self.dead(&dead)) } else { Ok(None) }
+            }
+            // Any other refusal is of the client or its request; a grant without a person is tried once more.
+            Err(Failure::Refused(_)) if !seeded && !grant.is_some_and(Grant::is_interactive) => Ok(None),
+            Err(failure) => Err(self.explain(failure, facts, &Ask::Refresh(&refresh))),
+        }
+    }
+
+    /// After a refusal: what somebody else has stored since, if it is usable.
+    async fn newer(
+        &self,
+        held: &mut Held<'_>,
+        current: Option<&Current<Token>>,
+    ) -> Result<Option<Fetched<Token>>, AuthError> {
+        let before = held.generation;
+        held.load().await?;
+        if held.generation <= before { Ok(None) } else { self.adopt(held, current).await }
+    }
+
+    /// A new token by the grant itself.
+    async fn acquire(&self, facts: &Facts, key: Option<&ProofKey>) -> Result<(Answer, SystemTime), AuthError> {
+        let subject;
+        let ask = match self.config.grant {
+            Some(Grant::ClientCredentials) => Ask::ClientCredentials,
+            Some(Grant::Password) => Ask::Password,
+            Some(Grant::JwtBearer) => Ask::Assertion,
+            Some(Grant::TokenExchange) => {
+                subject = self.subject().await?;
+                Ask::Exchange(&subject)
+            }
+            Some(Grant::RefreshToken) => return Err(self.missing("`refresh_token` is missing")),
+            Some(Grant::AuthorizationCode | Grant::Implicit | Grant::DeviceCode) | None => {
+                return Err(self.login_needed());
+            }
+        };
+        let sent = self.context.clock.now();
+        let answer = match self.ask(facts, &ask, key).await {
+            // The subject may be another credential's token, which that one has to renew.
+            Err(Failure::Refused(refusal)) if refusal.code == "invalid_grant" && self.subject_text().is_some() => {
+                let Some(text) = self.subject_text() else { return Err(self.missing("`subject` is missing")) };
+                let old = self.subject().await?;
+                let again =
+                    self.context.sources.read_again(text, Some(&old)).await.map_err(|error| self.named(error))?;
+                if again == old {
+                    return Err(self.explain(Failure::Refused(refusal), facts, &ask));
+                }
+                self.ask(facts, &Ask::Exchange(&again), key).await
+            }
+            other => other,
+        };
+        let mut answer = answer.map_err(|failure| self.explain(failure, facts, &ask))?;
+        if let Ask::Exchange(subject) = &ask {
+            self.shorten(&mut answer, subject, sent);
+        }
+        Ok((answer, sent))
+    }
+
+    /// A token for a client's own one.
+    async fn exchanged(&self, facts: &Facts, subject: &Secret) -> Result<Fetched<Token>, AuthError> {
+        let key = self.proof_key(None).await?;
+        let (ask, sent) = (Ask::Exchange(subject), self.context.clock.now());
+        let mut answer =
+            self.ask(facts, &ask, key.as_ref()).await.map_err(|failure| self.explain(failure, facts, &ask))?;
+        self.shorten(&mut answer, subject, sent);
+        let record = self.record(answer, None, sent, key.as_ref())?;
+        self.token(Arc::new(record), key)
+    }
+
+    /// A token is not used longer than the one that it was exchanged for.
+    fn shorten(&self, answer: &mut Answer, subject: &Secret, sent: SystemTime) {
+        let end = answer.expires_in.and_then(|life| sent.checked_add(life));
+        if let Some(end) = self.bounded_by(subject, end) {
+            answer.expires_in = Some(end.duration_since(sent).unwrap_or_default());
+        }
+    }
+
+    /// What is kept of an answer. A refresh keeps what it does not bring anew.
+    pub(super) fn record(
+        &self,
+        answer: Answer,
+        before: Option<&Record>,
+        sent: SystemTime,
+        key: Option<&ProofKey>,
+    ) -> Result<Record, AuthError> {
+        let secrets = [Some(&answer.access_token), answer.refresh_token.as_ref(), answer.id_token.as_ref()];
+        secrets.into_iter().flatten().for_each(|secret| self.context.sources.learn(secret));
+        self.check_type(&answer, key)?;
+        let given = answer.expires_in.and_then(|life| end_after(sent, life.as_secs_f64()));
+        let end = given.or_else(|| jwt::end(&answer.access_token));
+        let old = before.and_then(|before| before.refresh.as_ref());
+        let rotated = answer.refresh_token.as_ref().is_some_and(|new| Some(new) != old);
+        Ok(Record {
+            access: Some(answer.access_token).filter(|token| !token.is_empty()),
+            token_type: answer.token_type,
+            id: answer.id_token.or_else(|| before.and_then(|before| before.id.clone())),
+            rotates: rotated || old.is_none(),
+            refresh: answer.refresh_token.or_else(|| old.cloned()),
+            scope: answer.scope.or_else(|| before.and_then(|before| before.scope.clone())),
+            issued: seconds(sent),
+            expires: end.map(seconds),
+            key: key.and_then(|key| key.pem.clone()),
+            spending: None,
+            spent: false,
+        })
+    }
+
+    fn check_type(&self, answer: &Answer, key: Option<&ProofKey>) -> Result<(), AuthError> {
+        let bound = &answer.token_type;
+        if bound == "dpop" && key.is_none() {
+            return Err(self.endpoint_error(
+                "the server gave a token of type `DPoP`, which needs a proof of possession; write `dpop: true`",
+                None,
+            ));
+        }
+        if ["mac", "pop"].contains(&bound.as_str()) {
+            let why = format!(
+                "the server gave a token of type `{bound}`, which needs a proof of possession that this version cannot \
+                 make; ask it for bearer tokens"
+            );
+            return Err(self.endpoint_error(&why, None));
+        }
+        Ok(())
+    }
+
+    /// Makes a record ready to be sent.
+    pub(super) fn token(&self, record: Arc<Record>, key: Option<ProofKey>) -> Result<Fetched<Token>, AuthError> {
+        record.secrets().for_each(|secret| self.context.sources.learn(secret));
+        let Some((secret, end)) = self.chosen(&record) else {
+            return Err(self.endpoint_error(
+                "the server gave no id_token, which `use_token: id_token` asks for; add `openid` to `scope`",
+                None,
+            ));
+        };
+        let over = end.is_some_and(|end| end <= self.context.clock.now());
+        if over && self.config.use_token == UseToken::IdToken {
+            return Err(self.endpoint_error(
+                "the refresh brought no new id_token and the old one has ended; log in again, or use the access token",
+                None,
+            ));
+        }
+        if !secret.expose().bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            return Err(self.endpoint_error("the server gave a token with characters that no header may hold", None));
+        }
+        let prefix = self.config.prefix(&record.token_type);
+        let header = header_value(&self.credential, "token", &prefixed(prefix, secret.expose()))?;
+        let key = key.filter(|_| record.token_type == "dpop");
+        Ok(Fetched { value: Token { secret, header, record, key }, end })
+    }
+
+    /// The token of a record that is sent, and its end.
+    fn chosen(&self, record: &Record) -> Option<(Secret, Option<SystemTime>)> {
+        match self.config.use_token {
+            UseToken::AccessToken => Some((record.access.clone()?, record.end())),
+            UseToken::IdToken => {
+                let token = record.id.clone()?;
+                let end = jwt::end(&token).or(record.end());
+                Some((token, end))
+            }
+        }
+    }
+
+    /// The refresh token of the configuration.
+    async fn seed(&self) -> Result<Secret, AuthError> {
+        match &self.config.refresh_token {
+            Some(text) => self.read(text).await,
+            None => Err(self.missing("`refresh_token` is missing")),
+        }
+    }
+
+    fn dead(&self, record: &Record) -> AuthError {
+        if self.config.grant == Some(Grant::RefreshToken) {
+            let message = format!(
+                "credential `{}`: the server has refused the refresh token: it has ended, was revoked, or was used by \
+                 somebody else. Put a new one into `refresh_token`, or forget it with `countersign token delete {0}`",
+                self.credential
+            );
+            return AuthError::new(AuthErrorKind::Rejected, message);
+        }
+        let mut error = self.login_needed();
+        error.message.push_str(if record.spending.is_some() {
+            " (an earlier refresh was cut off before its answer could be stored, and the server takes its refresh token \
+             only once)"
+        } else {
+            " (the server has refused the refresh token: it has ended or was revoked)"
+        });
+        error
+    }
+
+    pub(super) fn login_needed(&self) -> AuthError {
+        let message = format!("credential `{}` needs a login: run `countersign login {0}`", self.credential);
+        AuthError::new(AuthErrorKind::LoginNeeded, message)
+    }
+
+    /// Under which tokens are kept.
+    fn store_key(&self, facts: &Facts, owner: &Owner) -> String {
+        let share = self.config.share;
+        let label = self.config.token_name.as_deref().unwrap_or(&self.credential);
+        let url = facts.refresh_url.as_ref().map_or("", url::Url::as_str);
+        let grant = self.config.grant.map(|grant| format!("{grant:?}")).unwrap_or_default();
+        let user = self.config.username.as_ref().and_then(|user| user.as_literal()).unwrap_or_default();
+        let told = [
+            url,
+            &facts.identity.id,
+            &grant,
+            &user,
+            facts.scope.as_deref().unwrap_or(""),
+            &facts.audience.join("\n"),
+            "\n",
+            &facts.resource.join("\n"),
+            if self.config.dpop.is_on() { "dpop" } else { "" },
+            if share { "" } else { &self.credential },
+            owner.client.as_deref().unwrap_or(""),
+            self.context.environment.as_deref().unwrap_or(""),
+        ]
+        .join("\n");
+        let hash: String = sha256(&told).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let label: String = if share { "shared" } else { label }
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
+            .take(60)
+            .collect();
+        format!("oauth2/{label}/{hash}")
+    }
+
+    /// True if tokens are lost for good when they are not stored.
+    fn must_store(&self) -> bool {
+        self.config.grant.is_some_and(|grant| grant.is_interactive() || grant == Grant::RefreshToken)
+    }
+
+    /// Locks and reads the owner's entry.
+    pub(super) async fn open<'a>(&'a self, owner: &'a Owner, facts: &Facts) -> Result<Held<'a>, AuthError> {
+        let seed = match self.config.grant {
+            Some(Grant::RefreshToken) => sha256(self.seed().await?.expose()),
+            _ => [0; 32],
+        };
+        let key = self.store_key(facts, owner);
+        let lock = match self.context.tokens.lock(&key).await {
+            Ok(lock) => Some(lock),
+            Err(error) if self.must_store() => return Err(self.store_error(&error)),
+            Err(error) => {
+                tracing::warn!(credential = %self.credential, %error, "tokens are not stored");
+                None
+            }
+        };
+        let mut held = Held { client: self, owner, key, seed, on_disk: 0, generation: 0, record: None, lock };
+        match held.load().await {
+            Err(error) if self.must_store() => Err(error),
+            Err(error) => {
+                tracing::warn!(credential = %self.credential, %error, "tokens are not stored");
+                held.lock = None;
+                Ok(held)
+            }
+            Ok(()) => Ok(held),
+        }
+    }
+
+    fn store_error(&self, error: &StoreError) -> AuthError {
+        let retry_after = matches!(error, StoreError::Locked(_)).then_some(1);
+        self.endpoint_error(&format!("the token store failed: {error}"), retry_after)
+    }
+}
+
+impl Held<'_> {
+    /// Reads the newest generation: that of the store, or one that the store could not take.
+    async fn load(&mut self) -> Result<(), AuthError> {
+        if self.lock.is_none() {
+            return Ok(());
+        }
+        let store = &self.client.context.tokens;
+        let on_disk = store.load(&self.key).await.map_err(|error| self.client.store_error(&error))?;
+        self.on_disk = on_disk.as_ref().map_or(0, |stored| stored.generation);
+        let grown = [self.owner.newest(), on_disk].into_iter().flatten().filter(|stored| stored.seed == self.seed);
+        let newest = grown.max_by_key(|stored| stored.generation);
+        self.generation = newest.as_ref().map_or(0, |stored| stored.generation);
+        self.record = match newest {
+            Some(stored) => {
+                let record = Record::from_text(&stored.value);
+                Some(record.map_err(|why| self.client.endpoint_error(&why, None))?)
+            }
+            None => None,
+        };
+        for secret in self.record.iter().flat_map(Record::secrets) {
+            self.client.context.sources.learn(secret);
+        }
+        Ok(())
+    }
+
+    /// Keeps a record: when this returns it survives a crash, or memory is all there is.
+    pub(super) async fn save(&mut self, record: Record) {
+        let generation = self.generation.max(self.on_disk) + 1;
+        let stored = Stored { value: record.to_text(), generation, seed: self.seed };
+        self.owner.keep(stored.clone());
+        self.record = Some(record);
+        self.generation = generation;
+        if self.lock.is_none() {
+            return;
+        }
+        match self.client.context.tokens.save(&self.key, &stored, self.on_disk).await {
+            Ok(()) => self.on_disk = generation,
+            // What was spent is spent, so going on with what is in memory is the best there is.
+            Err(error) => {
+                tracing::error!(credential = %self.client.credential, %error, "the new tokens could not be stored");
+            }
+        }
+    }
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    hash
+}
