@@ -102,19 +102,17 @@ class Login:
         from conftest import BINARY
         self.process = subprocess.Popen([BINARY, "login", *args, *proxy.common], env=proxy.env, cwd=proxy.folder,
                                         text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.said = []
+        self.said, self.code = [], None
         while True:
             line = self.process.stderr.readline()
             assert line, self.said
             self.said.append(line)
             if found := re.search(r"https?://\S+", line):
                 self.url = found[0]
-                code = re.search(r"type (\S+)", line)
-                self.code = code[1] if code else None
-                if not code:
+                if code := re.search(r"type (\S+)", line):
+                    self.code = code[1]
+                else:
                     break
-            if "or open" in line:
-                break
 
     def paste(self, address):
         self.process.stdin.write(address + "\n")
@@ -130,7 +128,7 @@ class Chromium:
     """A headless Chromium that is told what to do over its debugging port."""
 
     def __init__(self, folder):
-        from websockets.sync.client import connect
+        from websockets.sync.client import connect  # of no use to the other tests
         browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         if not browser:
             pytest.skip("chromium is not installed")
@@ -151,8 +149,8 @@ class Chromium:
             return found
 
         until(page, "a page")
-        self.socket, self.count = connect(found[0]["webSocketDebuggerUrl"], max_size=None), 0
-        self.logs = []
+        self.connection, self.count = connect(found[0]["webSocketDebuggerUrl"], max_size=None), 0
+        self.socket = self.connection.__enter__()
 
     def call(self, method, **params):
         self.count += 1
@@ -184,6 +182,6 @@ class Chromium:
         raise AssertionError(f"Chromium is stuck at {at}: {text}")
 
     def close(self):
-        self.socket.close()
+        self.connection.__exit__(None, None, None)
         self.process.kill()
         self.process.wait()

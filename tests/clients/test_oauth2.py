@@ -71,6 +71,12 @@ def log_in(proxy, name="me", person=None):
     return login.end()
 
 
+def restart(proxy):
+    proxy.stop()
+    (proxy.folder / "addresses.json").unlink()
+    proxy.start("trace")
+
+
 def keep_secret(proxy, *tokens):
     """From here on none of these may show in the proxy's output."""
     proxy.canaries.extend(tokens)
@@ -102,8 +108,7 @@ def test_refresh_rotates_survives_a_restart_and_reuse_is_detected(server, proxy)
         told(one, "token", "refresh", "me")
         seen.append(told(one, "token", "get", "me", "--refresh-token"))
     assert len(set(seen)) == 4, "each refresh brought another refresh token"
-    one.stop()
-    one.start("trace")
+    restart(one)
     assert get(one, idp.issuer + "/me").status_code == 200
     told(one, "token", "refresh", "me")
     keep_secret(one, *seen)
@@ -227,8 +232,7 @@ def test_tokens_bound_to_a_key_with_nonces_demanded_everywhere(server, proxy):
     shown = json.loads(told(one, "token", "show", "me", "--json"))
     assert shown["token_type"] == "dpop" and len(shown["bound_to"]) == 43
     # The refresh token of a public client is bound to the key, which has to survive a restart.
-    one.stop()
-    one.start("trace")
+    restart(one)
     told(one, "token", "refresh", "me")
     assert json.loads(told(one, "token", "show", "me", "--json"))["bound_to"] == shown["bound_to"]
     assert get(one, idp.issuer + "/me").status_code == 200
@@ -379,8 +383,9 @@ def test_an_implicit_login_in_chromium(server, proxy, chromium, origins):
     text = config(idp, "grant: implicit\nclient_id: spa\nscope: openid email\nresponse_type: id_token token")
     one = proxy(text).start("trace")
     login = Login(one, "me", "--no-browser")
-    assert "You are logged in" in chromium.log_in(login.url)
-    login.end()
+    shown = chromium.log_in(login.url)
+    said = login.end()
+    assert "You are logged in" in shown, (shown, said)
     assert get(one, idp.issuer + "/me").json()["sub"] == "ann"
     assert chromium.js("location.hash") == "", "the token does not stay in the address"
     keep_secret(one, told(one, "token", "get", "me"), told(one, "token", "get", "me", "--id-token"))

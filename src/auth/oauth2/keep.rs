@@ -152,7 +152,8 @@ impl Client {
             None => return Ok(None),
         };
         let Some(refresh) = record.usable_refresh().cloned() else {
-            return if seeded { Err(self.dead(&record)) } else { Ok(None) };
+            let person = seeded || grant.is_some_and(Grant::is_interactive);
+            return if person && record.spent { Err(self.dead(&record)) } else { Ok(None) };
         };
         if !seeded && !self.config.auto_refresh {
             return Ok(None);
@@ -176,7 +177,7 @@ impl Client {
                     return Ok(Some(token));
                 }
                 let dead = Record { spent: true, ..record };
-                held.save(Record { spending: None, ..dead.clone() }).await;
+                held.save(dead.clone()).await;
                 if seeded {
                     let failure = Failure::Refused(refusal);
                     return Err(self.explain(failure, facts, &Ask::Refresh(&refresh)));

@@ -19,6 +19,11 @@ use crate::{
     target::Target,
 };
 
+mod grants;
+mod logins;
+
+const ROUND: Round = Round::new();
+
 struct Setup {
     context: BuildContext,
     clock: Arc<HandClock>,
@@ -210,13 +215,22 @@ async fn a_refusal_renews_once_and_not_in_a_storm() {
 }
 
 fn review(scheme: &dyn AuthScheme, status: u16, challenge: &str, round: &mut Round) -> Verdict {
-    let request = head("https://api.test/");
     let mut headers = http::HeaderMap::new();
     headers.insert("www-authenticate", challenge.parse().unwrap());
-    round.challenges = crate::auth::challenge::parse(&headers, &http::header::WWW_AUTHENTICATE);
+    judged(scheme, status, &headers, &head("https://api.test/"), round)
+}
+
+fn judged(
+    scheme: &dyn AuthScheme,
+    status: u16,
+    headers: &http::HeaderMap,
+    request: &Parts,
+    round: &mut Round,
+) -> Verdict {
+    round.challenges = crate::auth::challenge::parse(headers, &http::header::WWW_AUTHENTICATE);
     let target = Target::from_uri(&request.uri).unwrap();
     let status = http::StatusCode::from_u16(status).unwrap();
-    scheme.review(&Reply::new(status, &headers, Hop::Origin, &request, &target), round)
+    scheme.review(&Reply::new(status, headers, Hop::Origin, request, &target), round)
 }
 
 /// Rotates at each refresh, and refuses any token but the newest.
