@@ -3,6 +3,8 @@
 //! A start loads the configuration, opens the authority, binds both listeners, and from then on hands each connection to
 //! `proxy`. A reload puts other rules and settings in force; a stop lets what runs finish.
 
+mod control;
+
 use std::{
     io,
     net::SocketAddr,
@@ -15,7 +17,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use futures_util::future::BoxFuture;
 use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -36,7 +37,7 @@ use crate::{
         ControlState,
         run_file::{self, Login, RunFile, RunInfo},
         server,
-        tokens::{Desk, pending_json},
+        tokens::Desk,
     },
     loading::{self, Loader, MakeContext, Origin, Ready},
     paths::DataDir,
@@ -500,65 +501,6 @@ fn needs_restart(first: &Config, now: &Config) -> Option<String> {
     ];
     let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
     (!changed.is_empty()).then(|| format!("restart to put this in force too: {}", changed.join(", ")))
-}
-
-impl ControlState for Core {
-    fn status(&self) -> serde_json::Value {
-        let snapshot = self.proxy.snapshot();
-        let config = self.config();
-        let reload = self.reloader.store().status();
-        let counts = self.proxy.console.counts();
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "started": rfc3339(self.begun),
-            "proxy": self.base.proxy_address.to_string(),
-            "console": self.base.console_address.to_string(),
-            "files": config.files,
-            "environment": config.environment,
-            "rules": snapshot.rules.rules_count(),
-            "hosts": snapshot.rules.hosts_count(),
-            "generation": reload.generation,
-            "in_force_since": rfc3339(reload.since),
-            "reload_error": reload.failure.map(|failure| failure.message),
-            "connections": self.proxy.tasks.len(),
-            "logins": self.desk.logins.open().iter().map(|pending| pending_json(pending)).collect::<Vec<_>>(),
-            "idle_upstream_connections": self.proxy.upstream.idle_connections(),
-            "exchanges": {
-                "total": counts.exchanges,
-                "answered": counts.answered,
-                "refused": counts.refused,
-                "broken": counts.broken,
-                "tunnels": counts.tunnels,
-                "token_requests": counts.token_requests,
-                "not_shown": counts.not_shown,
-            },
-        })
-    }
-
-    fn is_ready(&self) -> bool {
-        self.is_ready.load(Ordering::Acquire)
-    }
-
-    fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
-        let reloader = Arc::clone(&self.reloader);
-        Box::pin(async move {
-            let status =
-                tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
-            match status.failure {
-                Some(failure) => Err(failure.message),
-                None => Ok(format!("generation {} is in force", status.generation)),
-            }
-        })
-    }
-
-    fn tokens(&self) -> &Desk {
-        &self.desk
-    }
-
-    fn stop(&self) {
-        self.stopping.cancel();
-    }
 }
 
 /// A proxy that runs.

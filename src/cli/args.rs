@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::traffic::args::{self as traffic, HarCommand, LogArgs, NumberArgs, OpenArgs, ReplayArgs};
+
 /// A proxy that adds authentication: point `HTTP_PROXY` at it, and matched requests arrive authenticated.
 #[derive(Debug, Parser)]
 #[command(name = "countersign", version, propagate_version = true, after_help = TOP_EXAMPLES)]
@@ -111,6 +113,24 @@ pub enum Command {
     /// Make the running proxy read its configuration again
     #[command(after_help = RELOAD_EXAMPLES)]
     Reload,
+    /// List recorded exchanges of the running proxy
+    #[command(after_help = traffic::LOG_EXAMPLES)]
+    Log(LogArgs),
+    /// Show everything about one recorded exchange
+    #[command(after_help = traffic::SHOW_EXAMPLES)]
+    Show(NumberArgs),
+    /// Print a recorded request as a curl command, with variables in place of secrets
+    #[command(after_help = traffic::CURL_EXAMPLES)]
+    Curl(NumberArgs),
+    /// Send a recorded request again through the running proxy
+    #[command(after_help = traffic::REPLAY_EXAMPLES)]
+    Replay(ReplayArgs),
+    /// Export recorded traffic as HAR, or show a HAR file
+    #[command(subcommand, after_help = traffic::HAR_EXAMPLES)]
+    Har(HarCommand),
+    /// Open the console page of the running proxy in the browser
+    #[command(after_help = traffic::OPEN_EXAMPLES)]
+    Open(OpenArgs),
     /// Stop the running proxy; exchanges may finish
     #[command(after_help = STOP_EXAMPLES)]
     Stop,

@@ -2,7 +2,6 @@
 
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
-use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -100,7 +99,7 @@ pub(super) fn rules(global: &Global) -> Result<u8, Failure> {
     let (_runtime, ready) = ready(global)?;
     let nodes = ready.rules.rules();
     if global.json {
-        output::json(&Value::Array(nodes.iter().map(as_json).collect()))?;
+        output::json(&ready.rules.to_json())?;
     } else {
         let mut text = String::new();
         nodes.iter().for_each(|node| as_text(node, 0, &mut text));
@@ -139,20 +138,6 @@ fn conditions(node: &Node) -> Vec<String> {
     add(conditions.when.query.iter().map(|(name, glob)| format!("?{name}={}", glob.as_str())).collect());
     add(conditions.when.clients.iter().map(|client| format!("client {client}")).collect());
     parts
-}
-
-fn as_json(node: &Node) -> Value {
-    let (rule, conditions) = (node.rule(), node.conditions());
-    json!({
-        "name": rule.name,
-        "file": rule.place.file.display().to_string(),
-        "line": rule.place.line,
-        "host": conditions.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "path": conditions.paths.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "methods": conditions.methods.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "credentials": rule.credentials,
-        "rules": node.children().iter().map(as_json).collect::<Vec<_>>(),
-    })
 }
 
 fn shown(file: &Path) -> String {

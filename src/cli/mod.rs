@@ -18,6 +18,7 @@ mod secret;
 mod start;
 mod status;
 mod token;
+mod traffic;
 pub mod wiring;
 
 use args::{Cli, Command, Global};
@@ -106,6 +107,12 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Init(args) => init::init(&global, &args, inherited),
         Command::Status => status::status(&global),
         Command::Reload => status::reload(&global),
+        Command::Log(args) => traffic::log(&global, &args),
+        Command::Show(args) => traffic::show(&global, &args),
+        Command::Curl(args) => traffic::curl(&global, &args),
+        Command::Replay(args) => traffic::replay(&global, &args),
+        Command::Har(command) => traffic::har(&global, &command),
+        Command::Open(args) => traffic::open(&global, &args),
         Command::Stop => status::stop(&global),
         Command::Completions(args) => completions::completions(args.shell),
         Command::Man => man::man(),

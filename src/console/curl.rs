@@ -124,7 +124,7 @@ fn with_variables(text: &str, fallback: &str) -> String {
 }
 
 /// True if a secret was masked in this text.
-pub(super) fn is_masked(text: &str) -> bool {
+pub fn is_masked(text: &str) -> bool {
     text.contains("***") || text.contains('…')
 }
 

@@ -405,6 +405,7 @@ fn rule(record: Record) -> Arc<Rule> {
         on_unavailable: OnUnavailable::Refuse,
         record,
         origins: Vec::new(),
+        decided: Default::default(),
     })
 }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -34,6 +35,9 @@ pub enum ClientError {
         /// What the operating system said.
         why: String,
     },
+    /// The proxy says no, in its words.
+    #[error("{0}")]
+    Refused(String),
     /// Something answers, but not as our proxy would.
     #[error("the control interface at {console} answered strangely: {why}")]
     Strange {
@@ -44,27 +48,125 @@ pub enum ClientError {
     },
 }
 
-/// Sends one request without a body.
+/// An answer whose body is not looked at.
+#[derive(Clone, Debug)]
+pub struct Raw {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Sends one request without a body and reads JSON.
 pub async fn ask(info: &RunInfo, method: Method, path: &str) -> Result<Answer, ClientError> {
-    ask_with(info, method, path, Bytes::new()).await
+    let answer = send(info, method, path, Bytes::new()).await?;
+    Ok(Answer { status: answer.status, json: serde_json::from_slice(&answer.body).unwrap_or_default() })
 }
 
 /// Asks for tokens or logins.
 pub async fn ask_tokens(info: &RunInfo, request: &TokenRequest) -> Result<Answer, ClientError> {
     let body = serde_json::to_vec(request).unwrap_or_default();
-    ask_with(info, Method::POST, "/api/tokens", body.into()).await
+    let answer = send(info, Method::POST, "/api/tokens", body.into()).await?;
+    Ok(Answer { status: answer.status, json: serde_json::from_slice(&answer.body).unwrap_or_default() })
 }
 
-async fn ask_with(info: &RunInfo, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
-    let strange = |why: String| ClientError::Strange { console: info.console.clone(), why };
-    match tokio::time::timeout(WAIT, exchange(info, method, path, body)).await {
+/// Sends one request and reads the whole answer.
+pub async fn send(info: &RunInfo, method: Method, path: &str, body: Bytes) -> Result<Raw, ClientError> {
+    let work = async {
+        let response = exchange(info, method, path, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
+        let body = body.map_err(|error| strange(info, error.to_string()))?;
+        Ok(Raw { status, body: body.to_bytes() })
+    };
+    match tokio::time::timeout(WAIT, work).await {
         Ok(result) => result,
-        Err(_) => Err(strange(format!("nothing within {WAIT:?}"))),
+        Err(_) => Err(strange(info, format!("nothing within {WAIT:?}"))),
     }
 }
 
-async fn exchange(info: &RunInfo, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
-    let strange = |why: String| ClientError::Strange { console: info.console.clone(), why };
+/// An answer that comes in pieces.
+#[derive(Debug)]
+pub struct Pieces {
+    body: Incoming,
+    console: String,
+}
+
+impl Pieces {
+    /// The next piece; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, ClientError>> {
+        loop {
+            let frame = match self.body.frame().await? {
+                Ok(frame) => frame,
+                Err(error) => {
+                    return Some(Err(ClientError::Strange { console: self.console.clone(), why: error.to_string() }));
+                }
+            };
+            if let Ok(data) = frame.into_data() {
+                return Some(Ok(data));
+            }
+        }
+    }
+}
+
+/// Asks for an answer that comes in pieces.
+pub async fn pieces(info: &RunInfo, path: &str) -> Result<Pieces, ClientError> {
+    let response = exchange(info, Method::GET, path, Bytes::new()).await?;
+    let status = response.status();
+    let body = response.into_body();
+    if status.is_success() {
+        return Ok(Pieces { body, console: info.console.clone() });
+    }
+    let text = Limited::new(body, MAX_BODY).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let json: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    Err(ClientError::Refused(json["error"].as_str().map_or_else(|| status.to_string(), str::to_owned)))
+}
+
+/// One server-sent event.
+#[derive(Clone, Debug)]
+pub struct ServerEvent {
+    /// Its name.
+    pub name: String,
+    /// Its data as JSON.
+    pub data: serde_json::Value,
+}
+
+/// Server-sent events as they come.
+#[derive(Debug)]
+pub struct Events {
+    pieces: Pieces,
+    text: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; `None` when the proxy is gone.
+    pub async fn next(&mut self) -> Option<ServerEvent> {
+        loop {
+            if let Some(end) = memchr::memmem::find(&self.text, b"\n\n") {
+                let block: Vec<u8> = self.text.drain(..end + 2).collect();
+                let block = String::from_utf8_lossy(&block);
+                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                if let Some(name) = field("event:") {
+                    let data = field("data:").and_then(|data| serde_json::from_str(data).ok()).unwrap_or_default();
+                    return Some(ServerEvent { name: name.to_owned(), data });
+                }
+                continue;
+            }
+            self.text.extend_from_slice(&self.pieces.next().await?.ok()?);
+        }
+    }
+}
+
+/// Listens to the events at `path`.
+pub async fn events(info: &RunInfo, path: &str) -> Result<Events, ClientError> {
+    Ok(Events { pieces: pieces(info, path).await?, text: Vec::new() })
+}
+
+fn strange(info: &RunInfo, why: String) -> ClientError {
+    ClientError::Strange { console: info.console.clone(), why }
+}
+
+async fn exchange(info: &RunInfo, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ClientError> {
     let stream = TcpStream::connect(&info.console).await.map_err(|error| ClientError::Gone {
         console: info.console.clone(),
         pid: info.pid,
@@ -72,8 +174,9 @@ async fn exchange(info: &RunInfo, method: Method, path: &str, body: Bytes) -> Re
     })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| strange(error.to_string()))?;
-    let connection = tokio::spawn(connection);
+        .map_err(|error| strange(info, error.to_string()))?;
+    // It ends with the answer, which says `close`.
+    tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -81,13 +184,8 @@ async fn exchange(info: &RunInfo, method: Method, path: &str, body: Bytes) -> Re
         .header(header::AUTHORIZATION, format!("Bearer {}", info.token.expose()))
         .header(header::CONNECTION, "close")
         .body(Full::new(body))
-        .map_err(|error| strange(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(|error| strange(error.to_string()))?;
-    let status = response.status();
-    let body =
-        Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|error| strange(error.to_string()))?;
-    connection.abort();
-    Ok(Answer { status, json: serde_json::from_slice(&body.to_bytes()).unwrap_or_default() })
+        .map_err(|error| strange(info, error.to_string()))?;
+    sender.send_request(request).await.map_err(|error| strange(info, error.to_string()))
 }
 
 /// A reload may have to read many files, and a token to come from a slow server.
@@ -98,48 +196,25 @@ const MAX_BODY: usize = 16 << 20;
 mod tests {
     use std::sync::Arc;
 
-    use futures_util::future::BoxFuture;
     use tokio::net::TcpListener;
 
     use super::*;
     use crate::{
-        control::{ControlState, run_file::tests::info, server, tests::desk, tokens::Desk},
+        control::{run_file::tests::info, server, tests::Fake},
         secret::Secret,
     };
-
-    struct Fake(Desk);
-
-    impl ControlState for Fake {
-        fn status(&self) -> serde_json::Value {
-            serde_json::json!({ "rules": 3 })
-        }
-
-        fn is_ready(&self) -> bool {
-            true
-        }
-
-        fn reload(&self) -> BoxFuture<'_, Result<String, String>> {
-            Box::pin(async { Ok("3 rules".into()) })
-        }
-
-        fn tokens(&self) -> &Desk {
-            &self.0
-        }
-
-        fn stop(&self) {}
-    }
 
     #[tokio::test]
     async fn client_and_server_understand_each_other() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let local = listener.local_addr().unwrap();
-        let router = server::router(Arc::new(Fake(desk())), Secret::new("t0ken"), local);
+        let router = server::router(Arc::new(Fake::default()), Secret::new("t0ken"), local);
         let server = tokio::spawn(router.serve(listener));
         let info = info(&local.to_string());
         let answer = ask(&info, Method::GET, "/api/status").await.unwrap();
         assert_eq!((answer.status.as_u16(), &answer.json["rules"]), (200, &serde_json::json!(3)));
         let answer = ask(&info, Method::POST, "/api/reload").await.unwrap();
-        assert_eq!(answer.json["message"], "3 rules");
+        assert_eq!(answer.json["error"], "line 3 is wrong");
         let answer = ask_tokens(&info, &TokenRequest::List).await.unwrap();
         assert_eq!((answer.status.as_u16(), &answer.json), (200, &serde_json::json!([])));
         let show = TokenRequest::Show { credential: "x".into(), client: None };

@@ -1,21 +1,47 @@
 //! Speaking to a running proxy: the run file says where it is, a small HTTP interface on the console port answers.
 //!
-//! The interface is for the commands of the same user on the same machine. It asks for the token of the run file, wants
-//! a loopback name with the right port in `Host`, and answers nothing that comes from a web page.
+//! The interface is for the commands of the same user on the same machine, and for the page that it serves. It asks for
+//! the token of the run file or the cookie of a page, wants a loopback name with the right port in `Host`, and answers
+//! nothing that comes from another web page.
 
+mod body;
 pub mod client;
+pub mod replay;
 pub mod run_file;
 pub mod server;
+pub mod session;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod tokens;
+mod traffic;
 
 use futures_util::future::BoxFuture;
+use serde_json::Value;
+
+use crate::console::{Console, Redactor};
+pub use body::ControlBody;
 
 use self::tokens::Desk;
 
 /// What the control interface can see and do. Implemented by the application.
 pub trait ControlState: Send + Sync + 'static {
     /// What `status` prints: masked, for the owner's eyes.
-    fn status(&self) -> serde_json::Value;
+    fn status(&self) -> Value;
+
+    /// The recorded traffic.
+    fn console(&self) -> &Console;
+
+    /// What is masked in what comes from elsewhere.
+    fn redactor(&self) -> &Redactor;
+
+    /// The rules as a tree, as `rules --json` prints them.
+    fn rules(&self) -> Value;
+
+    /// Which rule the request of a recorded exchange meets now, and why; null if it has none.
+    fn explain(&self, detail: &Value) -> Value;
+
+    /// Sends a recorded request again, with edits; says under which number it was recorded.
+    fn replay(&self, detail: Value, edits: Value) -> BoxFuture<'_, Result<Value, String>>;
 
     /// True once connections are served.
     fn is_ready(&self) -> bool;
@@ -28,22 +54,4 @@ pub trait ControlState: Send + Sync + 'static {
 
     /// Begins an orderly stop; returns at once.
     fn stop(&self);
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use std::sync::Arc;
-
-    use super::tokens::Desk;
-    use crate::auth::{login::Logins, tests::NoNetwork};
-
-    /// A desk without credentials.
-    pub(crate) fn desk() -> Desk {
-        Desk {
-            find: Box::new(|_| None),
-            names: Box::new(Vec::new),
-            logins: Logins::default(),
-            runner: Arc::new(NoNetwork),
-        }
-    }
 }

@@ -58,11 +58,8 @@ impl Sessions {
         state.once.remove(at);
         let session = run_file::random_secret().ok()?;
         let age = SESSION_LIFE.as_secs();
-        let cookie = format!(
-            "{}={}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict",
-            cookie_name(port),
-            session.expose()
-        );
+        let cookie =
+            format!("{}={}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict", cookie_name(port), session.expose());
         push(&mut state.open, session, SESSION_LIFE);
         HeaderValue::from_str(&cookie).ok()
     }

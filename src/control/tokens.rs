@@ -93,6 +93,13 @@ pub enum TokenRequest {
     },
 }
 
+impl TokenRequest {
+    /// True if the answer holds tokens, or the request brings some.
+    pub fn hands_out_secrets(&self) -> bool {
+        matches!(self, Self::Get { .. } | Self::Export { .. } | Self::Import { .. })
+    }
+}
+
 impl fmt::Debug for TokenRequest {
     /// An import holds secrets, a pasted address a code.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,10 @@
 //! This is the heart of the program. It knows phases, not schemes: what a credential needs it says through
 //! [`AuthScheme`](crate::auth::AuthScheme), what it writes it writes into [`Outgoing`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::{
     Extensions, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response,
@@ -176,6 +179,9 @@ impl<'a> Exchange<'a> {
             client: self.conn.client_name(),
         };
         let rule = self.snapshot.rules.find(&lookup).cloned();
+        if let Some(rule) = &rule {
+            rule.decided.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(recording) = self.recording {
             recording.rule(rule.as_ref());
         }

@@ -182,6 +182,7 @@ impl Compiler<'_> {
             on_unavailable: own.on_unavailable,
             record: own.record,
             origins: own.origins,
+            decided: Default::default(),
         };
         Node { rule: Arc::new(rule), conditions, decides, children }
     }

@@ -16,12 +16,13 @@ pub mod path;
 pub mod pattern;
 pub mod reload;
 pub mod shadow;
+mod tree;
 pub mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -63,6 +64,8 @@ pub struct Rule {
     pub record: Record,
     /// Foreign web origins that may use this rule, as `scheme://host[:port]`, canonical.
     pub origins: Vec<String>,
+    /// Requests that it has decided.
+    pub decided: AtomicU64,
 }
 
 /// What a request shows to the rules.

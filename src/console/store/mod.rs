@@ -25,7 +25,7 @@ use tokio::sync::broadcast;
 pub(super) use self::row::path_of;
 use self::spool::{Blob, Spool};
 pub use self::{
-    filter::Filter,
+    filter::{Filter, NAMES},
     row::{Outcome, Row, RowKind},
 };
 use super::{json, queue::Queue, record::Exchange, recording::Inner as OpenExchange, redact::Redactor, sink::Tunnel};
@@ -259,6 +259,18 @@ impl Store {
         state.spool = Spool::default();
         drop(state);
         let _ = self.shared.events.send(Event::Cleared);
+    }
+
+    /// The open exchanges that `filter` lets through.
+    pub fn open(&self, filter: &Filter) -> Vec<Row> {
+        self.open_rows().into_iter().filter(|row| filter.fits(row, || None)).collect()
+    }
+
+    /// The newest exchange of a client address. Reads files.
+    pub fn newest_of(&self, client: &str) -> Option<u64> {
+        let rows = self.rows(&Filter::default(), None, 100);
+        let is_its = |row: &&Arc<Row>| self.detail(row.id).is_some_and(|detail| detail["client"]["address"] == client);
+        rows.iter().find(is_its).map(|row| row.id)
     }
 
     fn open_rows(&self) -> Vec<Row> {
