@@ -18,6 +18,7 @@ mod digest;
 mod harness;
 mod lifecycle;
 mod oauth2;
+mod recipes;
 mod rotation;
 mod rules;
 mod schemes;

@@ -70,7 +70,11 @@ async fn a_rotated_token_is_on_disk_before_the_access_token_is_used() {
     for secret in tokens.issued() {
         assert!(!contains(&stored, secret.as_bytes()), "a token in the open");
     }
-    for (calls, data) in [(2, &left), (3, &left)] {
+    // The access token is kept as well: as long as it is good nothing is asked. Then the rotated token is spent.
+    for (calls, data, refused) in [(1, &left, false), (2, &left, true), (3, &left, true)] {
+        if refused {
+            tokens.revoke_all();
+        }
         let again = start(&config, data, &tokens).await;
         assert_eq!(Client::new(&again).get(&origin.url("/")).await.status, 200);
         assert_eq!(tokens.calls(), calls);
