@@ -178,6 +178,9 @@ impl Client {
                 }
                 let dead = Record { spent: true, ..record };
                 held.save(dead.clone()).await;
+                if seeded && dead.spending.is_some() {
+                    return Err(self.dead(&dead));
+                }
                 if seeded {
                     let failure = Failure::Refused(refusal);
                     return Err(self.explain(failure, facts, &Ask::Refresh(&refresh)));
@@ -351,22 +354,24 @@ impl Client {
         }
     }
 
+    /// What is said when the refresh token is of no more use.
     fn dead(&self, record: &Record) -> AuthError {
+        let why = if record.spending.is_some() {
+            "an earlier refresh was cut off before its answer could be stored, and the server takes its refresh token \
+             only once"
+        } else {
+            "the server has refused the refresh token: it has ended, was revoked, or was used by somebody else"
+        };
         if self.config.grant == Some(Grant::RefreshToken) {
             let message = format!(
-                "credential `{}`: the server has refused the refresh token: it has ended, was revoked, or was used by \
-                 somebody else. Put a new one into `refresh_token`, or forget it with `countersign token delete {0}`",
+                "credential `{}`: {why}. Put a new one into `refresh_token`, or begin with the same again after \
+                 `countersign token delete {0}`",
                 self.credential
             );
             return AuthError::new(AuthErrorKind::Rejected, message);
         }
         let mut error = self.login_needed();
-        error.message.push_str(if record.spending.is_some() {
-            " (an earlier refresh was cut off before its answer could be stored, and the server takes its refresh token \
-             only once)"
-        } else {
-            " (the server has refused the refresh token: it has ended or was revoked)"
-        });
+        error.message.push_str(&format!(" ({why})"));
         error
     }
 
