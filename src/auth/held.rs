@@ -12,10 +12,11 @@ use std::{
 };
 
 use arc_swap::{ArcSwapOption, Guard};
+use futures_util::future::BoxFuture;
 use http::HeaderValue;
 
 use super::{
-    scheme::{AuthError, Ready},
+    scheme::{AuthError, Ready, Reply, Round, Verdict},
     sources::Sources,
 };
 use crate::{config::text::Text, secret::Secret};
@@ -121,6 +122,16 @@ impl<T: Send + Sync + 'static> Held<T> {
     /// True if reading again may give another value.
     pub fn is_rereadable(&self) -> bool {
         self.fields.iter().any(|field| field.text.references().next().is_some())
+    }
+
+    /// What `review` of a scheme with one such value says: a refused one is read again, if that may give another.
+    pub fn review(&self, reply: &Reply<'_>) -> Verdict {
+        if reply.is_refusal() && self.is_rereadable() { Verdict::Renew } else { Verdict::Deliver }
+    }
+
+    /// What `renew` of such a scheme does; its `apply` leaves the generation in the round.
+    pub fn renewed<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
+        Box::pin(self.renew(round.stamp))
     }
 
     /// The value of generation `stamp` was refused. True if another one is in place now.

@@ -9,12 +9,13 @@ import ssl
 import subprocess
 import time
 import urllib.parse
+import urllib.request
 
 import pytest
-from conftest import DEADLINE, Handler, canary, need
+from conftest import BINARY, DEADLINE, Handler, canary, need
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from oauthlib.oauth1 import RequestValidator, ResourceEndpoint, SignatureOnlyEndpoint
+from oauthlib.oauth1 import RequestValidator, ResourceEndpoint, SignatureOnlyEndpoint, WebApplicationServer
 from oauthlib.oauth1.rfc5849 import signature as oauthlib_signature
 
 HERE = pathlib.Path(__file__).parent
@@ -281,6 +282,187 @@ def test_the_body_hash(provider, proxy):
     assert ask(one, origin.url("/"), "POST", b"Hello World!", {"Content-Type": "text/plain"}) == (200, b"yes")
     assert 'oauth_body_hash="Lve95gjOVATpfV8EL5X4nxwjKHE%3D"' in origin.values("authorization")[-1]
 
+
+class Granting(Validator):
+    """The same, with the three steps to a token."""
+
+    request_token_length = verifier_length = (1, 100)
+    realms = [""]
+    dummy_request_token = "dummy"
+
+    def __init__(self, *secrets):
+        super().__init__(*secrets)
+        self.temporary, self.tokens = {}, {}
+
+    def check_realms(self, realms):
+        return True
+
+    check_request_token = check_verifier = check_realms
+
+    def get_default_realms(self, client_key, request):
+        return []
+
+    def get_realms(self, token, request):
+        return []
+
+    def validate_requested_realms(self, client_key, realms, request):
+        return True
+
+    def validate_redirect_uri(self, client_key, redirect_uri, request):
+        return redirect_uri == "oob" or redirect_uri.startswith("http://127.0.0.1:")
+
+    def save_request_token(self, token, request):
+        self.temporary[token["oauth_token"]] = {"secret": token["oauth_token_secret"], "back": request.redirect_uri}
+
+    def get_request_token_secret(self, client_key, token, request):
+        return self.temporary.get(token, {"secret": "dummy"})["secret"]
+
+    def verify_request_token(self, token, request):
+        return token in self.temporary
+
+    def get_redirect_uri(self, token, request):
+        return self.temporary[token]["back"]
+
+    def save_verifier(self, token, verifier, request):
+        self.temporary[token]["verifier"] = verifier["oauth_verifier"]
+
+    def validate_request_token(self, client_key, token, request):
+        return token in self.temporary
+
+    def validate_verifier(self, client_key, token, verifier, request):
+        return self.temporary.get(token, {}).get("verifier") == verifier
+
+    def save_access_token(self, token, request):
+        self.tokens[token["oauth_token"]] = token["oauth_token_secret"]
+
+    def invalidate_request_token(self, client_key, request_token, request):
+        del self.temporary[request_token]
+
+    def validate_access_token(self, client_key, token, request):
+        return token in self.tokens
+
+    def get_access_token_secret(self, client_key, token, request):
+        return self.tokens.get(token, "dummy")
+
+
+class GrantingHandler(Handler):
+    """oauthlib's whole server; everyone agrees."""
+
+    def handle_any(self):
+        origin = self.server.origin
+        body = bytearray()
+        self.body(body.extend)
+        origin.seen.append(self.path)
+        scheme = "https" if self.server.tls else "http"
+        asked = (f"{scheme}://{self.headers['host']}{self.path}", self.command, body.decode(), dict(self.headers.items()))
+        path = self.path.split("?")[0]
+        if path == "/initiate":
+            headers, text, status = origin.oauth.create_request_token_response(*asked)
+        elif path == "/authorize":
+            headers, text, status = origin.oauth.create_authorization_response(*asked)
+        elif path == "/token":
+            headers, text, status = origin.oauth.create_access_token_response(*asked)
+        else:
+            accepted = origin.oauth.validate_protected_resource_request(*asked)[0]
+            headers, text, status = {}, "yes" if accepted else "no", 200 if accepted else 401
+        self.answer(status, (text or "").encode(), headers)
+
+    do_GET = do_POST = handle_any
+
+
+@pytest.fixture
+def granting(origins, key):
+    def make(consumer_secret, tls=False):
+        origin = origins(tls=tls, handler=GrantingHandler)
+        origin.oauth = WebApplicationServer(Granting(consumer_secret, "", key[1]))
+        return origin
+
+    return make
+
+
+def login_config(origin, consumer_secret, more=None):
+    return credential(origin, {"consumer_secret": consumer_secret, "request_token_url": origin.url("/initiate"),
+                               "authorize_url": origin.url("/authorize?lang=en"), "access_token_url": origin.url("/token"),
+                               "login_wait": "1s", **(more or {})})
+
+
+def named(config):
+    """The credential of a rule, with a name."""
+    rule = json.loads(re.search(r"auth: (\{.*\})\}", config)[1])
+    host = re.search(r'host: "(.*?)"', config)[1]
+    return f"version: 1\ncredentials:\n  it: {json.dumps(rule)}\nrules:\n  - {{name: O, host: \"{host}\", auth: it}}\n"
+
+
+class Login:
+    """`countersign login it`, and the person at it."""
+
+    def __init__(self, one):
+        self.process = subprocess.Popen([BINARY, "login", "it", *one.common, "--no-browser"], env=one.env, cwd=one.folder,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.said = ""
+        while not (found := re.search(r"^https?://\S+$", self.said, re.M)):
+            line = self.process.stdout.readline()
+            assert line, self.said
+            self.said += line
+        self.url = found[0]
+
+    def end(self, pasted=None):
+        rest, _ = self.process.communicate(pasted, timeout=DEADLINE)
+        return self.process.returncode, self.said + rest
+
+
+def browse(url, authority=None):
+    """A browser follows redirects and trusts the test's authority."""
+    context = ssl.create_default_context()
+    if authority:
+        authority.configure_trust(context)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    with opener.open(url, timeout=DEADLINE) as answer:
+        return answer.read().decode()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("method", ["HMAC-SHA1", "RSA-SHA256"])
+def test_login(granting, proxy, authority, key, method, tls):
+    secret = canary("consumer")
+    origin = granting(secret, tls)
+    more = {"signature_method": method} | ({"private_key": key[0]} if method.startswith("RSA") else {})
+    one = proxy(named(login_config(origin, secret, more)), canaries=[secret]).start("trace")
+    status, text = ask(one, origin.url("/api"))
+    assert status == 511 and b"login-needed" in text
+    login = Login(one)
+    assert "/authorize?lang=en&oauth_token=" in login.url
+    browse(login.url, authority)
+    code, said = login.end()
+    assert code == 0 and "logged in: it" in said
+    assert ask(one, origin.url("/api?a=1")) == (200, b"yes")
+    [(token, token_secret)] = origin.oauth.request_validator.tokens.items()
+    one.canaries += [token_secret]
+    assert token_secret not in said
+    assert one.command("token", "get", "it").stdout.strip() == token
+    assert one.command("logout", "it").returncode == 0
+    assert ask(one, origin.url("/api"))[0] == 511
+
+
+def test_login_by_a_verifier_that_is_pasted(granting, proxy):
+    origin = granting("cs")
+    one = proxy(named(login_config(origin, "cs", {"callback": "oob"}))).start()
+    login = Login(one)
+    verifier = browse(login.url)
+    code, said = login.end(f"{urllib.parse.urlencode(dict(urllib.parse.parse_qsl(verifier)))}\n")
+    assert code == 0, said
+    assert ask(one, origin.url("/api")) == (200, b"yes")
+
+
+def test_the_login_oracle_refuses(granting, proxy):
+    origin = granting("right")
+    one = proxy(named(login_config(origin, "wrong"))).start()
+    result = one.command("login", "it", "--no-browser", input="")
+    assert result.returncode == 1 and "request_token_url: the server answered 401" in result.stderr
+    good = proxy(named(login_config(origin, "right", {"callback": "oob"}))).start()
+    code, said = Login(good).end("oauth_verifier=guessed\n")
+    assert code == 1 and "access_token_url: the server answered 401" in said
+    assert ask(good, origin.url("/api"))[0] == 511
 
 SIGN = r"""
 const oauth = require('node-oauth1');

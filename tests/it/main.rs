@@ -10,7 +10,10 @@
     reason = "a test crate: a failed expectation is a failed test, and not every conversation uses all of the harness"
 )]
 
+mod aws_sigv4;
+mod aws_sources;
 mod commands;
+mod cookies;
 mod corpora;
 mod demo;
 mod destination;
@@ -18,7 +21,10 @@ mod digest;
 mod edgegrid;
 mod harness;
 mod hawk;
+mod hmac;
 mod lifecycle;
+mod lists;
+mod ntlm;
 mod oauth1;
 mod oauth2;
 mod rotation;
@@ -27,4 +33,5 @@ mod schemes;
 mod streams;
 mod strict;
 mod threats;
+mod traffic;
 mod vectors;

@@ -159,3 +159,104 @@ async fn a_refused_timestamp_is_corrected_and_the_body_sent_again() {
         assert_eq!(origin.hits(), hits);
     }
 }
+
+/// A server of OAuth 1.0a that believes everyone, and an API behind it that wants the token.
+async fn granting() -> Origin {
+    Origin::plain_with(|seen| {
+        let header = seen.header("authorization").unwrap_or_default().to_owned();
+        match seen.target.rsplit('/').next().unwrap_or_default() {
+            "initiate" if header.contains("oauth_callback=\"http%3A%2F%2F127.0.0.1%3A") => {
+                text(200, "oauth_token=temp&oauth_token_secret=tsecret&oauth_callback_confirmed=true")
+            }
+            "token" if header.contains("oauth_verifier=\"v1\"") && header.contains("oauth_token=\"temp\"") => {
+                text(200, "oauth_token=lasting&oauth_token_secret=lsecret")
+            }
+            "api" if header.contains("oauth_token=\"lasting\"") => text(200, "welcome"),
+            _ => text(401, ""),
+        }
+    })
+    .await
+}
+
+fn login_config(origin: &Origin, wait: &str) -> String {
+    let base = origin.base();
+    format!(
+        "version: 1\ncredentials:\n  it: {{type: oauth1, consumer_key: ck, consumer_secret: \"${{env:SECRET}}\", \
+         request_token_url: \"{base}/initiate\", authorize_url: \"{base}/authorize\", access_token_url: \
+         \"{base}/token\", login_wait: {wait}}}\nrules:\n  - {{name: It, host: \"{base}\", auth: it}}\n"
+    )
+}
+
+/// Where the login that was begun wants the browser to come back to.
+async fn callback(origin: &Origin) -> String {
+    crate::harness::until("the login begins", || origin.hits() > 0).await;
+    let header = origin.seen()[0].header("authorization").unwrap().to_owned();
+    let callback = header.split("oauth_callback=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    callback.replace("%3A", ":").replace("%2F", "/")
+}
+
+/// A browser without a proxy.
+async fn visit(url: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (authority, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = tokio::net::TcpStream::connect(authority).await.unwrap();
+    let request = format!("GET /{path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    crate::harness::within("the page", stream.read_to_string(&mut answer)).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_person_and_the_token_outlives_the_proxy() {
+    let secret = canary("secret");
+    let origin = granting().await;
+    let data = tempfile::tempdir().unwrap();
+    let setup = || {
+        proxy::with(login_config(&origin, "30s"))
+            .env("SECRET", &secret)
+            .canary(&secret)
+            .canary("tsecret")
+            .canary("lsecret")
+            .data_dir(&data.path().join("data"))
+    };
+    let first = setup().start().await;
+    let (client, url) = (Client::new(&first), origin.url("/api"));
+    let waiting = tokio::spawn(async move { client.send(get(&url)).await });
+    let back = callback(&origin).await;
+    assert!(
+        visit(&format!("{back}?oauth_token=other&oauth_verifier=v1")).await.starts_with("HTTP/1.1 4"),
+        "a stranger"
+    );
+    assert!(visit(&format!("{back}?oauth_token=temp&oauth_verifier=v1")).await.starts_with("HTTP/1.1 200"));
+    assert_eq!(waiting.await.unwrap().text(), "welcome");
+    drop(first);
+    let second = setup().start().await;
+    assert_eq!(Client::new(&second).send(get(&origin.url("/api"))).await.text(), "welcome");
+    assert_eq!(origin.hits(), 4, "one login");
+}
+
+#[tokio::test]
+async fn without_a_person_a_request_is_told_what_to_do() {
+    let secret = canary("secret");
+    let origin = granting().await;
+    let proxy = proxy::with(login_config(&origin, "1s")).env("SECRET", &secret).canary(&secret).start().await;
+    let answer = Client::new(&proxy).get(&origin.url("/api")).await;
+    answer.is_problem(511, "login-needed");
+    assert!(answer.text().contains("countersign login it"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_person_who_does_not_agree_ends_the_login() {
+    let secret = canary("secret");
+    let origin = granting().await;
+    let proxy = proxy::with(login_config(&origin, "30s")).env("SECRET", &secret).canary(&secret).start().await;
+    let (client, url) = (Client::new(&proxy), origin.url("/api"));
+    let waiting = tokio::spawn(async move { client.send(get(&url)).await });
+    let back = callback(&origin).await;
+    visit(&format!("{back}?denied=temp")).await;
+    let answer = waiting.await.unwrap();
+    answer.is_problem(511, "login-needed");
+    assert!(answer.text().contains("did not agree"), "{}", answer.text());
+    assert_eq!(origin.hits(), 1);
+}

@@ -1,7 +1,11 @@
 //! `oauth1`: OAuth 1.0a (RFC 5849): each request is signed, in the header, in the query or in the form that its body is.
 //!
-//! `sign` is the arithmetic, `parameters` what is signed and how it is written, `problem` what servers complain about.
+//! `sign` is the arithmetic, `parameters` what is signed and how it is written, `problem` what servers complain about,
+//! `login` the way to a
+//! token by a person's consent, `legs` the requests of that way.
 
+mod legs;
+mod login;
 mod parameters;
 mod problem;
 mod sign;
@@ -11,7 +15,7 @@ mod tests;
 use std::{
     fmt,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::future::BoxFuture;
@@ -21,6 +25,7 @@ use serde::Deserialize;
 
 pub use self::sign::SignatureMethod;
 use self::{
+    login::{Kept, Login, Person},
     parameters::{Consumer, Message, PROTOCOL, Signed, Token, without_protocol},
     problem::Problem,
     sign::{Key, base_uri, encode, is_overheard, normalized_query},
@@ -28,11 +33,17 @@ use self::{
 use super::{
     AuthError, AuthScheme, Build, BuildContext, challenge,
     held::{Field, Held, header_value, mask, not_ready},
+    holdings::Holder,
+    login::Interactive,
     scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict, origin_form},
     skew::Skew,
     sources::Sources,
 };
-use crate::{clock::Clock, config::text::Text, secret::Secret};
+use crate::{
+    clock::Clock,
+    config::{text::Text, units::HumanDuration},
+    secret::Secret,
+};
 
 /// `oauth1:`
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -46,7 +57,7 @@ pub struct Oauth1Config {
     /// Shared with the server; not used by the RSA methods.
     #[serde(default)]
     pub consumer_secret: Text,
-    /// Access token. Without one requests are two-legged.
+    /// Access token. Without one requests are two-legged, or `countersign login` gets one.
     #[serde(default)]
     pub token: Text,
     /// Secret of the token; not used by the RSA methods.
@@ -55,7 +66,8 @@ pub struct Oauth1Config {
     /// Private key of the RSA methods in PEM (PKCS#8 or PKCS#1); mostly `${file:key.pem}`.
     #[serde(default)]
     pub private_key: Option<Text>,
-    /// `oauth_callback`; only for requests for temporary credentials.
+    /// `oauth_callback`; only for requests for temporary credentials. For `countersign login`: where the browser comes
+    /// back to; without it an address of this machine, and with `oob` the person pastes `oauth_verifier=...`.
     #[serde(default)]
     pub callback: Text,
     /// `oauth_verifier`; only for requests for tokens.
@@ -92,6 +104,24 @@ pub struct Oauth1Config {
     /// without decoding it first.
     #[serde(default)]
     pub normalize_query: bool,
+    /// For `countersign login`: where temporary credentials are got.
+    #[serde(default)]
+    pub request_token_url: Option<Text>,
+    /// For `countersign login`: where a person agrees, in a browser.
+    #[serde(default)]
+    pub authorize_url: Option<Text>,
+    /// For `countersign login`: where the token is got.
+    #[serde(default)]
+    pub access_token_url: Option<Text>,
+    /// Open the system's browser when a request needs a login.
+    #[serde(default)]
+    pub open_browser: bool,
+    /// How long requests wait for a login before they are refused with `login-needed`.
+    #[serde(default = "one_minute")]
+    pub login_wait: HumanDuration,
+    /// How long a login that was begun can be completed.
+    #[serde(default = "ten_minutes")]
+    pub login_timeout: HumanDuration,
 }
 
 /// Hash of `oauth_body_hash`.
@@ -132,6 +162,14 @@ fn yes() -> bool {
     true
 }
 
+fn one_minute() -> HumanDuration {
+    HumanDuration(Duration::from_secs(60))
+}
+
+fn ten_minutes() -> HumanDuration {
+    HumanDuration(Duration::from_secs(600))
+}
+
 impl Build for Oauth1Config {
     fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
         let mut errors = Vec::new();
@@ -147,6 +185,14 @@ impl Build for Oauth1Config {
         if self.signature_method.is_rsa() && self.private_key.as_ref().is_none_or(Text::is_empty) {
             errors.push(format!("{} needs `private_key`", self.signature_method.as_str()));
         }
+        let addresses = [&self.request_token_url, &self.authorize_url, &self.access_token_url];
+        let given = addresses.iter().filter(|address| address.is_some()).count();
+        if given != 0 && given != addresses.len() {
+            errors.push("a login needs all of `request_token_url`, `authorize_url` and `access_token_url`".to_owned());
+        }
+        if given != 0 && !self.token.is_empty() {
+            errors.push("`token` is given, so there is no login: leave it out, or the three addresses".to_owned());
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -155,11 +201,14 @@ impl Build for Oauth1Config {
         if matches!(self.add_to, AddTo::Query | AddTo::BodyOrQuery) {
             slots.extend(PROTOCOL.iter().map(|name| Slot::Query((*name).to_owned())));
         }
+        let material = Arc::new(self.material(&credential, context)?);
+        let login = Login::configured(self, &credential, &material, context);
         Ok(Arc::new(Oauth1 {
-            material: self.material(&credential, context)?,
+            material,
             credential,
             config: self.clone(),
             slots,
+            login,
             skew: Skew::default(),
             clock: context.clock.clone(),
         }))
@@ -225,7 +274,8 @@ struct Oauth1 {
     credential: Arc<str>,
     config: Oauth1Config,
     slots: Vec<Slot>,
-    material: Held<Material>,
+    material: Arc<Held<Material>>,
+    login: Option<Arc<Login>>,
     skew: Skew,
     clock: Clock,
 }
@@ -235,6 +285,8 @@ struct Oauth1 {
 struct Tried {
     /// The time in the last send.
     timestamp: u64,
+    /// The token of the last send.
+    token: Option<Token>,
     /// A wrong time was corrected.
     time: bool,
     /// A used nonce was replaced.
@@ -265,7 +317,16 @@ impl AuthScheme for Oauth1 {
     }
 
     fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
-        self.material.ready()
+        match (&self.login, self.material.ready()) {
+            (None, ready) => ready,
+            (Some(login), Ready::Now) if login.has_token() => Ready::Now,
+            (Some(login), ready) => Ready::After(Box::pin(async move {
+                if let Ready::After(wait) = ready {
+                    wait.await?;
+                }
+                login.obtain().await
+            })),
+        }
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
@@ -273,7 +334,8 @@ impl AuthScheme for Oauth1 {
         let entry = current.as_ref().ok_or_else(|| not_ready(&self.credential))?;
         round.stamp = entry.stamp;
         let seconds = unix(self.skew.at(out.target(), out.now()));
-        round.state_mut::<Tried>().timestamp = seconds;
+        let tried = round.state_mut::<Tried>();
+        (tried.timestamp, tried.token) = (seconds, self.login.as_ref().and_then(|login| login.token()));
         let timestamp = self.config.timestamp.clone().unwrap_or_else(|| seconds.to_string());
         let form = self.clean(out)?;
         let signed = self.sign(out, &entry.value, form.as_deref(), &timestamp)?;
@@ -310,27 +372,48 @@ impl AuthScheme for Oauth1 {
             }
             _ => {}
         }
-        if reply.is_refusal() && self.material.is_rereadable() { Verdict::Renew } else { Verdict::Deliver }
+        let changes = self.login.is_some() || self.material.is_rereadable();
+        if reply.is_refusal() && changes { Verdict::Renew } else { Verdict::Deliver }
     }
 
     fn renew<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
-        Box::pin(self.material.renew(round.stamp))
+        Box::pin(async move {
+            let reread = self.material.is_rereadable() && self.material.renew(round.stamp).await?;
+            let used = round.state::<Tried>().and_then(|tried| tried.token.as_ref());
+            match &self.login {
+                Some(login) => Ok(login.reload(used).await? || reread),
+                None => Ok(reread),
+            }
+        })
     }
 
     fn has_stale(&self) -> bool {
-        self.material.is_made()
+        self.material.is_made() && self.login.as_ref().is_none_or(|login| login.has_token())
+    }
+
+    fn interactive(&self) -> Option<Arc<dyn Interactive>> {
+        Some(Arc::new(Person(self.login.clone()?)))
+    }
+
+    fn holder(&self) -> Option<Arc<dyn Holder>> {
+        Some(Arc::new(Kept(self.login.clone()?)))
     }
 
     fn describe(&self) -> String {
         let current = self.material.current();
         let key = current.as_ref().map_or("?", |entry| &entry.value.consumer.key);
-        let token = current.as_ref().map(|entry| entry.value.token.token.clone()).filter(|token| !token.is_empty());
+        let token = current.as_ref().map(|entry| self.token(&entry.value).token).filter(|token| !token.is_empty());
         let token = token.map(|token| format!(" token {}", mask(token.expose()))).unwrap_or_default();
         format!("oauth1 {} {key}{token}", self.config.signature_method.as_str())
     }
 }
 
 impl Oauth1 {
+    /// The token of a login, else that of the configuration.
+    fn token(&self, material: &Material) -> Token {
+        self.login.as_ref().and_then(|login| login.token()).unwrap_or_else(|| material.token.clone())
+    }
+
     /// Takes what the client says of OAuth out of query and form, and respells the query if asked to. Gives the form, if
     /// the body is one.
     fn clean(&self, out: &mut Outgoing<'_>) -> Result<Option<Vec<u8>>, AuthError> {
@@ -371,10 +454,11 @@ impl Oauth1 {
             content: out.body().map(|body| &body[..]),
             timestamp,
             nonce: &nonce,
-            callback: &material.callback,
+            // With a login it is the login's.
+            callback: if self.login.is_some() { "" } else { &material.callback },
             verifier: material.verifier.expose(),
         };
-        let signed = material.consumer.sign(&self.config, &material.token, &message);
+        let signed = material.consumer.sign(&self.config, &self.token(material), &message);
         signed.map_err(|why| AuthError::missing(format!("credential `{}`: {why}", self.credential)))
     }
 

@@ -342,6 +342,11 @@ fn wrong_configurations_are_named() {
         (json!({"timestamp": "soon"}), "`timestamp`"),
         (json!({"signature_method": "RSA-SHA1"}), "`private_key`"),
         (json!({"signature_method": "RSA-SHA1", "private_key": "CANARY"}), "`private_key` cannot be used"),
+        (json!({"authorize_url": "https://h/a"}), "`request_token_url`"),
+        (
+            json!({"authorize_url": "https://h/a", "request_token_url": "https://h/r", "access_token_url": "https://h/t"}),
+            "`token` is given",
+        ),
     ] {
         let config = SchemeConfig::from_json("oauth1", keys(more)).unwrap();
         let errors = config.build("c", &at(NOW)).unwrap_err();
@@ -444,6 +449,66 @@ fn secrets_are_known_in_the_forms_that_base_strings_hold() {
     }
 }
 
+fn answered(status: u16, body: &str) -> Result<Token, String> {
+    legs::answer(StatusCode::from_u16(status).unwrap(), body.as_bytes(), true)
+}
+
+#[test]
+fn answers_of_a_login() {
+    let good = answered(200, "oauth_token=t%2F1&oauth_token_secret=s+%26&oauth_callback_confirmed=true&x=y\n").unwrap();
+    assert_eq!((good.token.expose(), good.secret.expose()), ("t/1", "s &"));
+    assert_eq!(Token::read(good.written().expose()).unwrap(), good);
+    for (status, body, said) in [
+        (200, "oauth_token=t&oauth_token_secret=s", "revision A"),
+        (200, "oauth_token=CANARY&oauth_callback_confirmed=true", "no `oauth_token`"),
+        (200, "{\"oauth_token\": \"CANARY\"}", "no `oauth_token`"),
+        (401, "oauth_problem=consumer_key_unknown", "401 (oauth_problem=consumer_key_unknown)"),
+        (500, "oauth_problem=CANARY<script>", "answered 500"),
+    ] {
+        let error = answered(status, body).unwrap_err();
+        assert!(error.contains(said) && !error.contains("CANARY"), "{error}");
+    }
+    assert!(legs::answer(StatusCode::OK, b"oauth_token=t&oauth_token_secret=", false).is_ok());
+}
+
+#[test]
+fn the_address_for_the_person() {
+    let temporary = Token { token: Secret::new("t/&"), secret: Secret::default() };
+    let url = |url: &str| legs::authorize_url(url, &temporary);
+    assert_eq!(url("https://h/a").unwrap(), "https://h/a?oauth_token=t%2F%26");
+    assert_eq!(url("https://h/a?x=1").unwrap(), "https://h/a?x=1&oauth_token=t%2F%26");
+    assert!(url("javascript:alert(1)").is_err() && url("h").is_err());
+}
+
+/// The two signed requests of RFC 5849 section 1.2.
+#[test]
+fn requests_of_a_login() {
+    let all = vectors();
+    let vector = |id: &str| all.iter().find(|vector| vector["id"] == id).unwrap().clone();
+    for (id, verifier) in [("rfc5849-initiate", ""), ("rfc5849-token", "hfdp7dh39dks9884")] {
+        let (given, out) = (&vector(id)["in"], &vector(id)["out"]);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let oauth = &given["oauth_params"];
+        let config: Oauth1Config = serde_json::from_value(json!({
+            "consumer_key": "", "version": "", "timestamp": oauth["oauth_timestamp"], "nonce": oauth["oauth_nonce"],
+            "realm": "Photos"
+        }))
+        .unwrap();
+        let secret = Secret::new(text(&given["consumer_secret"]));
+        let consumer = Consumer { key: text(&oauth["oauth_consumer_key"]), secret, private_key: None };
+        let token = Token { token: text(&oauth["oauth_token"]).into(), secret: text(&given["token_secret"]).into() };
+        let (url, callback) = (text(&given["base_string_uri"]), text(&oauth["oauth_callback"]));
+        let request = legs::request(&config, &consumer, &url, &token, &callback, verifier, &Clock::system()).unwrap();
+        let header = request.headers()["authorization"].to_str().unwrap();
+        assert!(header.starts_with("OAuth realm=\"Photos\",oauth_consumer_key=\"dpf43f3p2l4k3l03\","), "{header}");
+        assert_eq!(param(header, "oauth_signature").as_deref(), out["signature"].as_str(), "{id}");
+        assert_eq!(request.method(), Method::POST);
+        assert!(request.headers()["authorization"].is_sensitive());
+        let plain = legs::request(&config, &consumer, "http://h/", &token, &callback, verifier, &Clock::system());
+        assert!(plain.unwrap_err().contains("https"));
+    }
+}
+
 fn query() -> impl Strategy<Value = String> {
     proptest::string::string_regex("([a-c%+~!é]|%7e|%C3|&|=|oauth_token=|oauth_nonce){0,20}").unwrap()
 }
@@ -481,6 +546,17 @@ proptest! {
         } else {
             prop_assert_eq!(pairs(query.as_bytes()).count(), others(query.as_bytes()).len());
         }
+    }
+
+    #[test]
+    fn answers_are_read_from_anything(status in 100_u16..600, body in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let _ = legs::answer(StatusCode::from_u16(status).unwrap(), &body, true);
+    }
+
+    #[test]
+    fn a_token_is_kept_as_it_is(token in "\\PC{1,20}", secret in "\\PC{0,20}") {
+        let token = Token { token: Secret::new(token), secret: Secret::new(secret) };
+        prop_assert_eq!(Token::read(token.written().expose()), Some(token));
     }
 
     #[test]
