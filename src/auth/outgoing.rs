@@ -250,6 +250,11 @@ impl<'a> Outgoing<'a> {
         self.head.headers.insert(name, value);
     }
 
+    /// Takes a header field away: one that is not true any more of the body that leaves.
+    pub fn remove_header(&mut self, name: &HeaderName) {
+        self.head.headers.remove(name);
+    }
+
     /// Appends a query parameter; only the new name and value are percent-encoded, nothing else is touched.
     pub fn append_query(&mut self, name: &str, value: &str) -> Result<(), AuthError> {
         self.head.uri = super::slots::append_query(&self.head.uri, name, value)?;
@@ -257,6 +262,19 @@ impl<'a> Outgoing<'a> {
             trace.injected.push(Slot::Query(name.to_owned()));
         }
         Ok(())
+    }
+
+    /// Replaces the whole query, or removes it; for a scheme that has to clean or to respell what the client sent.
+    pub fn set_query(&mut self, query: Option<&str>) -> Result<(), AuthError> {
+        self.head.uri = super::slots::replace_query(&self.head.uri, query)?;
+        Ok(())
+    }
+
+    /// Records that a parameter was added to the form that the body is.
+    pub fn filled_form(&mut self, name: &str) {
+        if let Some(trace) = self.trace.as_deref_mut() {
+            trace.injected.push(Slot::Form(name.to_owned()));
+        }
     }
 
     /// Adds a cookie to the one `Cookie` field.

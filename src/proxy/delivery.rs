@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -53,6 +54,11 @@ impl Ahead {
             (Some(only), None) => only.clone(),
             _ => self.frames.iter().filter_map(Frame::data_ref).flatten().copied().collect(),
         }
+    }
+
+    /// What came after the body.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.frames.iter().find_map(Frame::trailers_ref)
     }
 
     /// True if that is the whole body.

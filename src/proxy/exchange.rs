@@ -37,7 +37,7 @@ use crate::{
     console::record::{CURRENT, Recording, SendKind, SendRecording},
     rules::{Lookup, NamedAddresses, Rule},
     target::Target,
-    upstream::{Link, Pins, Want, body::SendBody},
+    upstream::{self, Link, Pins, Want, body::SendBody},
 };
 
 /// The first send and at most three more.
@@ -108,7 +108,7 @@ impl Prepared {
     /// The head for one send. A request that is hardly ever sent twice gives its own away and keeps a copy without its
     /// extensions: these hold the letter case of the field names, which is most of what a copy costs.
     fn head_for_send(&mut self) -> request::Parts {
-        if self.auth.as_ref().is_some_and(|auth| auth.body_use(&self.head) != BodyUse::Pass) {
+        if self.auth.as_ref().is_some_and(|auth| auth.body_use_in(&self.head, &self.round) != BodyUse::Pass) {
             return self.head.clone();
         }
         let copy = copy(&self.head);
@@ -166,6 +166,9 @@ impl<'a> Exchange<'a> {
                         link.release();
                     }
                 }
+            }
+            if prepared.auth.as_ref().is_some_and(|auth| auth.body_use(&prepared.head) == BodyUse::Whole) {
+                prepared.body.gather().await;
             }
         }
         // `review` delivers the answer to the last send, whatever it is.
@@ -239,7 +242,7 @@ impl<'a> Exchange<'a> {
         let client = self.conn.client_name_shared().filter(|name| *name != self.snapshot.settings.own_client);
         let mut round = Round { client, ..Round::new() };
         let auth = make_room(&mut head, self.target, rule.as_deref(), auth, &mut round, self.recording)?;
-        let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use(&head));
+        let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use_in(&head, &round));
         let limit = self.snapshot.settings.limits.body_buffer;
         let reading = RequestBody::new(incoming, usage, limit, hop::is_conversation(&head));
         let body = reading.await.map_err(|error| self.body_error(&error, limit))?;
@@ -299,7 +302,8 @@ impl<'a> Exchange<'a> {
             let (trace, plan) = self.apply(prepared, &mut head, &link, state)?;
             head.version = link.version();
             let record = self.record(&link, &head, trace);
-            let judges = prepared.auth.as_ref().is_some_and(|auth| auth.body_use(&head) != BodyUse::Pass);
+            let round = &prepared.round;
+            let judges = prepared.auth.as_ref().is_some_and(|auth| auth.body_use_in(&head, round) != BodyUse::Pass);
             let sent = judges.then(|| copy(&head));
             let withheld = matches!(plan, BodyPlan::Withheld);
             let gate = self.gate(prepared, &mut head, &link, first && !withheld);
@@ -317,6 +321,9 @@ impl<'a> Exchange<'a> {
                 Err(error) => {
                     if let Some(record) = &record {
                         record.failed(&error.why);
+                    }
+                    if let Some(fault) = prepared.body.fault() {
+                        return Err(ProxyError::from(fault.clone()).closing());
                     }
                     let safe = error.unsent.is_some() || (link.is_reused() && idempotent);
                     if fresh || !safe || !prepared.body.can_resend() {
@@ -478,6 +485,9 @@ impl<'a> Exchange<'a> {
     fn send_error(&self, why: &str) -> ProxyError {
         match self.conn.shared.broken() {
             Some(violation) => ProxyError::new(ErrorId::BadRequest, violation.0).closing(),
+            None if upstream::is_refusal(why) => {
+                ProxyError::new(ErrorId::UpstreamTls, format!("{}: {}", self.target, upstream::refusal(why)))
+            }
             None => ProxyError::new(ErrorId::UpstreamProtocol, format!("{}: {why}", self.target)),
         }
     }
@@ -501,6 +511,7 @@ impl<'a> Exchange<'a> {
         let answer = Reply {
             body: &body,
             body_complete: sent.ahead.as_ref().is_some_and(|ahead| ahead.is_complete()),
+            trailers: sent.ahead.as_ref().and_then(|ahead| ahead.trailers()),
             ..Reply::new(status, sent.response.headers(), Hop::Origin, request, self.target)
         };
         prepared.round.challenges.clear();

@@ -23,6 +23,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+pub use dial::{is_refusal, refusal};
 use http::Version;
 pub use link::{Link, SendError};
 pub use parent::{came_from_us, pseudonym};
@@ -66,6 +67,12 @@ impl Upstream {
     /// Leases a connection: a pooled one if it fits, else a new one.
     pub async fn link(&self, want: Want<'_>) -> Result<Link, LinkError> {
         let settings = self.0.settings.load_full();
+        pool::lease(&self.0, &settings, &want).await
+    }
+
+    /// The same without a parent proxy. Connections are shared only among those leased here.
+    async fn direct_link(&self, want: Want<'_>) -> Result<Link, LinkError> {
+        let settings = Arc::new(self.0.settings.load().direct());
         pool::lease(&self.0, &settings, &want).await
     }
 
