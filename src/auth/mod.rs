@@ -196,13 +196,7 @@ schemes! {
     "negotiate" => Negotiate(negotiate::NegotiateConfig),
 }
 
-/// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 0] = [];
-
 fn unknown_type(name: &str) -> Diagnostic {
-    if LATER_TYPES.contains(&name) {
-        return Diagnostic::error(format!("credentials of type `{name}` are not available in this version"));
-    }
     Diagnostic::error(format!("`{name}` is not a type of credential; there are {}", SchemeConfig::TYPES.join(", ")))
 }
 
