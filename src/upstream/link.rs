@@ -210,24 +210,30 @@ impl Link {
         self.slot.fits(settings, want)
     }
 
-    /// True if it is known to be closed.
+    /// True if it was closed while it was idle.
     pub(super) fn is_closed(&self) -> bool {
+        self.conn.look();
         match &self.sender {
             Sender::Http1(sender) => sender.is_closed(),
             Sender::Http2 { sender, .. } => sender.is_closed(),
         }
     }
 
-    /// Gives the connection back. Call it when the answer's body has ended; if anything about the exchange is in
-    /// doubt, drop the link instead.
-    pub fn release(self) {
+    /// The connection is idle from now on.
+    pub(super) fn rest(&self) {
         self.conn.tap.set(None);
-        if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL {
-            return;
-        }
         if let Some(driver) = &self.conn.driver {
             driver.rest();
         }
+    }
+
+    /// Gives the connection back. Call it when the answer's body has ended; if anything about the exchange is in
+    /// doubt, drop the link instead.
+    pub fn release(self) {
+        if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL {
+            return;
+        }
+        self.rest();
         if let Sender::Http1(sender) = self.sender {
             self.shared.pool.put(&self.slot, sender, &self.conn);
         }

@@ -15,6 +15,7 @@ pub struct Pins(Mutex<Vec<Link>>);
 impl Pins {
     /// Keeps a connection whose exchange is over, in place of an older one to the same target.
     pub fn put(&self, link: Link) {
+        link.rest();
         let mut links = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|other| !other.is_like(&link));
         if links.len() >= MOST {
