@@ -79,6 +79,7 @@ impl Ahead {
 }
 
 /// The body of an answer to the client.
+#[expect(clippy::large_enum_variant, reason = "nearly all answers are deliveries; a box would cost each an allocation")]
 pub enum OutBody {
     /// Nothing.
     Empty,
