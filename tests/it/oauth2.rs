@@ -367,3 +367,36 @@ async fn unavailable_may_pass_but_never_with_the_clients_own_value() {
     assert_eq!(Client::new(&proxy).send(request).await.status, 200);
     assert!(origin.only().header("authorization").is_none());
 }
+
+#[tokio::test]
+async fn an_old_token_is_used_where_the_rule_says_so() {
+    let (tokens, secret) = (TokenServer::start().await, canary("client-secret"));
+    tokens.expires_in(Some(1));
+    let origin = Origin::plain().await;
+    let text = config(&origin.base(), &tokens, "").replace("auth: robot}", "auth: robot, on_unavailable: stale}");
+    let proxy = start(text, &secret).await;
+    let client = Client::new(&proxy);
+    // The first one has no old token to fall back on.
+    tokens.script(Scripted::json(401, "{\"error\": \"invalid_client\"}"));
+    assert!(client.get(&origin.url("/")).await.status.is_server_error());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while tokens.issued().is_empty() {
+        assert!(Instant::now() < deadline, "no token came");
+        client.get(&origin.url("/")).await;
+    }
+    let issued = tokens.issued().len();
+    for _ in 0..200 {
+        tokens.script(Scripted::json(401, "{\"error\": \"invalid_client\"}"));
+    }
+    let calls = tokens.calls();
+    while tokens.calls() == calls {
+        assert!(Instant::now() < deadline, "the token did not run out");
+        client.get(&origin.url("/")).await;
+    }
+    assert_eq!(client.get(&origin.url("/")).await.status, 200);
+    let last = origin.seen().pop().unwrap();
+    let token = &tokens.issued()[issued - 1];
+    assert_eq!(last.header("authorization"), Some(format!("Bearer {token}").as_str()));
+    assert_eq!(tokens.issued().len(), issued);
+    register(&proxy, &tokens);
+}

@@ -121,6 +121,41 @@ async fn bad_chunks_are_cut() {
     assert!(!origin.text().contains("xxxxxxxx"), "extensions are not passed on");
 }
 
+/// A chunk line that turns out bad after the head has left: the origin sees the request cut off, never a clean end, and
+/// the client gets an answer, since none has begun.
+#[tokio::test]
+async fn a_body_that_breaks_on_its_way_is_cut_and_answered() {
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let origin = RawOrigin::script(None, move |mut conn| {
+        let heard = heard.clone();
+        async move {
+            conn.read_until(b"hello").await;
+            let _ = heard.send(());
+            conn.read_to_end().await;
+            let _ = heard.send(());
+        }
+    })
+    .await;
+    let secret = canary("bearer");
+    let config = format!(
+        "version: 1\nrules:\n  - {{name: R, host: \"http://{}\", auth: {{type: bearer, token: {secret}}}}}\n",
+        origin.addr
+    );
+    let proxy = proxy::with(config).canary(&secret).start().await;
+    let mut conn = Client::new(&proxy).raw().await;
+    let addr = origin.addr;
+    conn.send(format!(
+        "POST http://{addr}/ HTTP/1.1\r\nHost: {addr}\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
+    ))
+    .await;
+    hears.recv().await.unwrap();
+    conn.send("0x5\r\nworld\r\n0\r\n\r\n").await;
+    let answer = String::from_utf8_lossy(&conn.read_to_end().await).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("chunk size is malformed"), "{answer}");
+    hears.recv().await.unwrap();
+    assert!(origin.text().ends_with("hello\r\n") && !origin.text().contains("world"), "{}", origin.text());
+}
+
 /// Trailers that would change a message are not merged into it.
 #[tokio::test]
 async fn dangerous_trailers_do_not_arrive() {

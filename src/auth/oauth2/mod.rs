@@ -27,6 +27,17 @@ mod keep;
 mod par;
 mod record;
 mod request;
+/// What the fuzzer calls.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    use std::time::SystemTime;
+
+    /// The access token in an answer of a token endpoint.
+    pub fn access_token(response: &http::Response<bytes::Bytes>) -> Option<String> {
+        super::answer::read(response, SystemTime::UNIX_EPOCH).ok().map(|answer| answer.access_token.expose().to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
