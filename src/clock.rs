@@ -55,6 +55,11 @@ impl Clock {
         self.0.fill_random(bytes);
     }
 
+    /// The nonce that the user has fixed, for schemes whose own nonces have another form than hexadecimal digits.
+    pub fn fixed_nonce(&self) -> Option<&str> {
+        self.0.fixed_nonce()
+    }
+
     /// The fixed nonce if there is one, else `bytes` random bytes as lower-case hexadecimal digits.
     pub fn nonce_hex(&self, bytes: usize) -> String {
         if let Some(nonce) = self.0.fixed_nonce() {

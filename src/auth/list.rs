@@ -1,6 +1,6 @@
 //! A list of credentials as one scheme: all are applied, in order, those that sign what is on the request last.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, request::Parts};
@@ -105,6 +105,10 @@ impl AuthScheme for List {
         self.members.iter().find_map(|member| member.binding())
     }
 
+    fn roots(&self) -> Option<(&Path, bool)> {
+        self.members.iter().find_map(|member| member.roots())
+    }
+
     fn observe(&self, head: &Parts, round: &mut Round) {
         for (member, own) in self.rounds(round) {
             member.observe(head, own);
@@ -122,13 +126,14 @@ impl AuthScheme for List {
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
-        let mut answered = false;
+        let (mut answered, mut proved) = (false, false);
         for (member, own) in self.rounds(round) {
-            own.answered = false;
+            (own.answered, own.proved) = (false, false);
             member.apply(out, own)?;
             answered |= own.answered;
+            proved |= own.proved;
         }
-        round.answered = answered;
+        (round.answered, round.proved) = (answered, proved);
         Ok(())
     }
 

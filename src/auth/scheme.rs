@@ -5,7 +5,7 @@
 //! (writes), send, `review` (judges), and, if the verdict asks for it, `renew` (may wait) before another round; `tidy`
 //! ends it.
 
-use std::{any::Any, fmt, sync::Arc, time::SystemTime};
+use std::{any::Any, fmt, path::Path, sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
@@ -46,6 +46,12 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
 
     /// Set when the connection itself carries the identity (client certificate, NTLM login).
     fn binding(&self) -> Option<Arc<Binding>> {
+        None
+    }
+
+    /// Authorities that may vouch for the server where this credential is used: a PEM file, and whether no others may.
+    /// Asked when rules are compiled.
+    fn roots(&self) -> Option<(&Path, bool)> {
         None
     }
 
@@ -242,6 +248,8 @@ pub struct Round {
     pub stamp: u64,
     /// Set by `apply`: the last send answered a challenge of this very exchange.
     pub answered: bool,
+    /// Set by `apply`: if this send is accepted, the connection carries the identity of the scheme's [`Binding`].
+    pub proved: bool,
     /// Challenges of the last refusal, parsed by the driver.
     pub challenges: Vec<Challenge>,
     /// What the driver knows of the connection.
@@ -271,6 +279,7 @@ impl Round {
             attempt: 0,
             stamp: 0,
             answered: false,
+            proved: false,
             challenges: Vec::new(),
             link: LinkState::Fresh,
             client: None,
@@ -309,6 +318,8 @@ pub struct Reply<'a> {
     pub body: &'a [u8],
     /// True if `body` is all of it.
     pub body_complete: bool,
+    /// What came after the body, if that has come already.
+    pub trailers: Option<&'a HeaderMap>,
     /// Who answered.
     pub hop: Hop,
     /// The request it answers, as it was sent.
@@ -320,7 +331,7 @@ pub struct Reply<'a> {
 impl<'a> Reply<'a> {
     /// An answer whose body nobody has looked at.
     pub fn new(status: StatusCode, headers: &'a HeaderMap, hop: Hop, request: &'a Parts, target: &'a Target) -> Self {
-        Self { status, headers, body: &[], body_complete: false, hop, request, target }
+        Self { status, headers, body: &[], body_complete: false, trailers: None, hop, request, target }
     }
     /// True if the answer refuses our credential: 401 from an origin, 407 from a parent proxy.
     pub fn is_refusal(&self) -> bool {

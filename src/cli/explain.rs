@@ -203,7 +203,7 @@ impl Mask<'_> {
         if self.off {
             return String::from_utf8_lossy(value.as_bytes()).into_owned();
         }
-        String::from_utf8_lossy(&self.redactor.mask_header(name.as_str(), value.as_bytes())).into_owned()
+        String::from_utf8_lossy(&self.redactor.mask_field(name.as_str(), value)).into_owned()
     }
 
     fn url(&self, url: &str) -> String {

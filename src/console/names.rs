@@ -89,6 +89,7 @@ const QUERY: &[&str] = &[
     "oauth_signature",
     "oauth_token",
     "oauth_verifier",
+    "bewit",
     "dpop",
 ];
 const URL_HEADERS: &[&str] = &["location", "content-location", "referer", "refresh", "link", "origin"];
@@ -115,6 +116,8 @@ const OPEN_PARAMETERS: &[&str] = &[
     "timestamp",
     "ext",
     "hash",
+    "app",
+    "dlg",
     "headers",
     "created",
     "expires",
@@ -154,7 +157,7 @@ impl Redactor {
     }
 
     /// A header field as it may be shown: a value marked sensitive is masked whatever its name.
-    pub(super) fn mask_field<'v>(&self, name: &str, value: &'v HeaderValue) -> Cow<'v, [u8]> {
+    pub(crate) fn mask_field<'v>(&self, name: &str, value: &'v HeaderValue) -> Cow<'v, [u8]> {
         let spans = self.header_spans(name, value.as_bytes());
         if value.is_sensitive() && spans.is_empty() && !self.reveals() {
             return Cow::Owned(mask(&String::from_utf8_lossy(value.as_bytes())).into_bytes());

@@ -133,6 +133,29 @@ impl RequestBody {
         self.fault.as_ref()?.get()
     }
 
+    /// Reads on to the end of a body that is kept, for a credential that has learnt from an answer that it needs all of
+    /// it. Without effect on one that was too long to be kept.
+    pub async fn gather(&mut self) {
+        let Kind::Kept(kept) = &self.kind else { return };
+        let (mut whole, mut at) = (BytesMut::new(), 0);
+        let reader = {
+            let mut inner = lock(kept);
+            inner.reader += 1;
+            inner.reader
+        };
+        loop {
+            if lock(kept).overflow {
+                return;
+            }
+            match std::future::poll_fn(|cx| lock(kept).poll(cx, reader, &mut at)).await {
+                None => break,
+                Some(Err(_)) => return,
+                Some(Ok(frame)) => whole.extend(frame.into_data()),
+            }
+        }
+        self.beginning = Some(Box::new((whole.freeze(), true)));
+    }
+
     /// True if there is no body at all.
     pub fn is_empty(&self) -> bool {
         matches!(self.kind, Kind::Empty)

@@ -4,10 +4,12 @@ use std::{
     collections::VecDeque,
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -15,7 +17,7 @@ use hyper::body::Incoming;
 use super::{body::RequestBody, guard::Running};
 use crate::{
     console::record::{Recording, SendRecording},
-    upstream::Link,
+    upstream::{Link, Pins},
 };
 
 /// The beginning of an answer's body, read before it was known whether the client gets it.
@@ -52,6 +54,11 @@ impl Ahead {
             (Some(only), None) => only.clone(),
             _ => self.frames.iter().filter_map(Frame::data_ref).flatten().copied().collect(),
         }
+    }
+
+    /// What came after the body.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.frames.iter().find_map(Frame::trailers_ref)
     }
 
     /// True if that is the whole body.
@@ -116,13 +123,19 @@ pub struct Lease {
     pub link: Link,
     /// The request whose body must have left completely.
     pub request: RequestBody,
+    /// Where the connection stays, if it belongs to the client's.
+    pub pins: Option<Arc<Pins>>,
 }
 
 impl Lease {
     /// Gives the connection back, if nothing of this exchange can still be on it.
     fn end(self) {
-        if self.request.is_sent() {
-            self.link.release();
+        if !self.request.is_sent() {
+            return;
+        }
+        match self.pins {
+            Some(pins) => pins.put(self.link),
+            None => self.link.release(),
         }
     }
 }

@@ -97,6 +97,7 @@ async fn exchange(
             // An endpoint may come out of a document that somebody else wrote, so no address is beyond doubt but the
             // well-known ones.
             named: way == Way::Metadata && is_well_known(&target),
+            client: None,
             fresh,
         };
         let leased = match way {

@@ -10,6 +10,7 @@ mod fetch;
 mod link;
 mod names;
 mod parent;
+mod pins;
 mod pool;
 mod settings;
 pub mod tap;
@@ -22,9 +23,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+pub use dial::{is_refusal, refusal};
 use http::Version;
 pub use link::{Link, SendError};
 pub use parent::{came_from_us, pseudonym};
+pub use pins::Pins;
 pub use settings::{ParentProxy, UpstreamSettings};
 use tap::Stream;
 
@@ -123,6 +126,8 @@ pub struct Want<'a> {
     pub prefer_http1: bool,
     /// A rule names the address, so `deny_addresses` does not hold.
     pub named: bool,
+    /// The proxy client that asks, if clients are named. An identity that was proved on a connection serves one of them.
+    pub client: Option<&'a str>,
     /// Do not take a pooled connection (a resend after a stale one).
     pub fresh: bool,
 }

@@ -64,9 +64,9 @@ pub struct AwsSigv4Config {
     /// Take `.`, `..` and repeated slashes out of the path for the signature. Default: `false` for S3, else `true`.
     #[serde(default)]
     pub normalize_path: Option<bool>,
-    /// Add the session token after signing, as some services (IoT) want it.
+    /// Add the session token after signing. Default: `true` for `iotdevicegateway` (MQTT over WebSocket), else `false`.
     #[serde(default)]
-    pub omit_session_token: bool,
+    pub omit_session_token: Option<bool>,
 }
 
 /// Where the signature goes.

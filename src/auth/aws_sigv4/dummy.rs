@@ -38,6 +38,8 @@ pub(super) enum Claim {
         /// Trailers follow the last chunk.
         trailer: bool,
     },
+    /// It is a stream of events, each with a signature of its own.
+    Events,
 }
 
 impl Dummy {
@@ -109,6 +111,7 @@ fn claim(headers: &HeaderMap) -> Option<Claim> {
         return Some(Claim::Hash(value.to_ascii_lowercase()));
     }
     match value {
+        "STREAMING-AWS4-HMAC-SHA256-EVENTS" | "STREAMING-AWS4-ECDSA-P256-SHA256-EVENTS" => Some(Claim::Events),
         "UNSIGNED-PAYLOAD" => Some(Claim::Unsigned),
         "STREAMING-UNSIGNED-PAYLOAD-TRAILER" => Some(Claim::Chunks { signed: false, trailer: true }),
         "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" | "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD" => {

@@ -14,6 +14,7 @@ mod dummy;
 pub mod keys;
 mod names;
 mod payload;
+mod review;
 pub mod sign;
 mod site;
 pub mod sources;
@@ -21,17 +22,14 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts};
 
 pub use self::config::{AddTo, Algorithm, AwsSigv4Config, Expires, Payload};
 use self::{
-    answer::{Complaint, Fault},
+    answer::Complaint,
     canonical::{Canonical, PathRules, Placement, has_marks, is_s3, sha256_hex},
     chunked::Chain,
     dummy::Dummy,
@@ -50,8 +48,6 @@ use crate::{clock::Clock, target::Scheme};
 
 /// `x-amz-region-set`
 const REGION_SET: HeaderName = HeaderName::from_static("x-amz-region-set");
-/// How far clocks may differ before that is why a signature is refused.
-const TOLERANCE: Duration = Duration::from_secs(240);
 /// Bytes of a refusal that are read.
 const REFUSAL: usize = 64 << 10;
 
@@ -340,9 +336,9 @@ impl AwsSigv4 {
         let text = sign::string_to_sign(signer.algorithm(), stamp, &scope, &canonical.text);
         let signature = signer.sign(text.as_bytes())?;
         let readable = out.watched().then(|| String::from_utf8_lossy(&canonical.text).into_owned());
-        out.canonical("aws_sigv4", "canonical request", || readable.clone().unwrap_or_default());
-        out.canonical("aws_sigv4", "string to sign", || text.clone());
-        let late_token = keys.session_token.as_ref().filter(|_| self.config.omit_session_token);
+        out.canonical("aws_sigv4", "canonical_request", || readable.clone().unwrap_or_default());
+        out.canonical("aws_sigv4", "string_to_sign", || text.clone());
+        let late_token = keys.session_token.as_ref().filter(|_| self.omits_token(site));
         match self.placement {
             Placement::Header => {
                 let algorithm = signer.algorithm();
@@ -388,7 +384,7 @@ impl AwsSigv4 {
         stamp: &Stamp,
         scope: &Scope,
     ) -> Result<(), AuthError> {
-        let token = keys.session_token.as_ref().filter(|_| !self.config.omit_session_token);
+        let token = keys.session_token.as_ref().filter(|_| !self.omits_token(site));
         if self.placement == Placement::Header {
             out.set_header(DATE, self.value("date", stamp.as_str())?);
             if let Some(token) = token {
@@ -417,6 +413,11 @@ impl AwsSigv4 {
         Ok(())
     }
 
+    /// True if the token is added after signing.
+    fn omits_token(&self, site: &Site) -> bool {
+        self.config.omit_session_token.unwrap_or(site.service == "iotdevicegateway")
+    }
+
     fn path_rules(&self, out: &Outgoing<'_>, site: &Site) -> PathRules {
         let usual = PathRules::of(&site.service);
         PathRules {
@@ -429,76 +430,6 @@ impl AwsSigv4 {
     fn value(&self, key: &str, text: &str) -> Result<HeaderValue, AuthError> {
         header_value(&self.credential, key, text)
     }
-
-    /// What to do about a refusal, and what to tell about it.
-    fn judge(
-        &self,
-        reply: &Reply<'_>,
-        complaint: &Complaint,
-        used: &Used,
-        tried: &mut Tried,
-    ) -> (Verdict, Option<String>) {
-        if let Some(note) = self.learn_region(reply, complaint, used, tried) {
-            return (Verdict::Retry, Some(note));
-        }
-        let fault = match complaint.fault() {
-            // An answer to HEAD has no body that says why.
-            Fault::Other if reply.request.method == Method::HEAD && reply.status == StatusCode::FORBIDDEN => {
-                Fault::Signature
-            }
-            fault => fault,
-        };
-        let may_be_clock = fault == Fault::Clock || (fault == Fault::Signature && self.is_far_off(reply, used));
-        if may_be_clock && !std::mem::replace(&mut tried.clock, true) {
-            let learnt = self.skew.learn_date(reply, self.clock.now());
-            let seconds = self.skew.offset(reply.target);
-            let note = format!("aws_sigv4: the clock of {} is {seconds} s ahead of ours", reply.target);
-            return if learnt { (Verdict::Retry, Some(note)) } else { (Verdict::Deliver, None) };
-        }
-        let mut note = None;
-        if fault == Fault::Signature {
-            note = difference(complaint, used);
-            if used.has_marks {
-                self.learnt.flip_marks(reply.target);
-                if !std::mem::replace(&mut tried.marks, true) {
-                    return (Verdict::Retry, note);
-                }
-            }
-        }
-        // A secret that was written anew makes another signature; one that was fetched belongs to its access key.
-        let suspect = fault == Fault::Keys || (fault == Fault::Signature && !self.material.is_fetched());
-        let renew = suspect && self.material.is_renewable() && !std::mem::replace(&mut tried.keys, true);
-        (if renew { Verdict::Renew } else { Verdict::Deliver }, note)
-    }
-
-    /// S3 has named another region for this bucket.
-    fn learn_region(&self, reply: &Reply<'_>, complaint: &Complaint, used: &Used, tried: &mut Tried) -> Option<String> {
-        let (region, bucket) = (complaint.region.as_ref()?, used.bucket.as_ref()?);
-        let redirects = matches!(reply.status, StatusCode::MOVED_PERMANENTLY | StatusCode::BAD_REQUEST);
-        if !redirects || used.asymmetric || *region == used.region || std::mem::replace(&mut tried.region, true) {
-            return None;
-        }
-        self.learnt.set_region(bucket.clone(), region);
-        Some(format!("aws_sigv4: the bucket is in {region}, not in {}", used.region))
-    }
-
-    /// True if the server's clock is so far from the time that was signed that it may have refused it for that.
-    fn is_far_off(&self, reply: &Reply<'_>, used: &Used) -> bool {
-        let date = reply.headers.get(header::DATE).and_then(|date| date.to_str().ok());
-        let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else { return false };
-        let distance = date.duration_since(used.at).unwrap_or_else(|error| error.duration());
-        distance > TOLERANCE
-    }
-}
-
-/// The lines in which the server's canonical request differs from ours.
-fn difference(complaint: &Complaint, used: &Used) -> Option<String> {
-    let server = complaint.canonical.as_deref()?;
-    let ours = used.canonical.as_deref()?;
-    Some(match answer::difference(server, ours) {
-        Some(lines) => format!("aws_sigv4: the server's canonical request (-) differs from ours (+):\n{lines}"),
-        None => "aws_sigv4: the server's canonical request is ours, so the secret key is another one".to_owned(),
-    })
 }
 
 /// Puts the length of what leaves into the head, where it is signed.

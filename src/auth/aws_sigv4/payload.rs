@@ -80,6 +80,10 @@ impl Case<'_> {
         if is_framed(self.claim, &head.headers) {
             return BodyUse::Replay;
         }
+        // Such a stream waits for its answer; `plan` refuses it without reading any of it.
+        if self.claim == Some(&Claim::Events) {
+            return BodyUse::Pass;
+        }
         match self.payload {
             Payload::Unsigned => BodyUse::Replay,
             Payload::Streaming if known_length => BodyUse::Replay,
@@ -91,6 +95,13 @@ impl Case<'_> {
 
     /// What is done with the body. `is_known`: all of it is in memory; `is_empty`: and it is nothing.
     pub(super) fn plan(&self, headers: &HeaderMap, is_known: bool, is_empty: bool) -> Result<Plan, AuthError> {
+        if self.claim == Some(&Claim::Events) {
+            return Err(AuthError::new(
+                AuthErrorKind::Rejected,
+                "each event of this stream carries a signature of its own, and these are not made anew; give the client \
+                 real keys and this rule `existing: keep`",
+            ));
+        }
         if is_framed(self.claim, headers) && !is_empty {
             return Ok(self.plan_framed(headers));
         }

@@ -149,6 +149,11 @@ impl Learnt {
         regions.insert(bucket, region.to_owned());
     }
 
+    /// The region that was named led nowhere.
+    pub(super) fn forget_region(&self, bucket: &Bucket) {
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner).remove(bucket);
+    }
+
     /// True if the marks in a path stay as they are for this server.
     pub(super) fn keeps_marks(&self, target: &Target) -> bool {
         !self.encoding.lock().unwrap_or_else(PoisonError::into_inner).contains(target)

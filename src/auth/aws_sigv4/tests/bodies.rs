@@ -39,7 +39,7 @@ fn put(uri: &str, headers: &[(&str, &str)], length: usize) -> Parts {
 /// The word in place of the hash, or `hash`.
 fn word(left: &Left, body: &[u8]) -> String {
     let payload = left.header("x-amz-content-sha256");
-    let signed = left.canonical("canonical request").rsplit_once('\n').unwrap().1;
+    let signed = left.canonical("canonical_request").rsplit_once('\n').unwrap().1;
     assert!(payload.is_empty() || payload == signed);
     if signed == sha256_hex(body) { "hash".to_owned() } else { signed.to_owned() }
 }
@@ -89,6 +89,16 @@ fn the_hash_that_a_client_gives_saves_reading_the_body() {
     assert_eq!(talk.scheme.body_use_in(&left.head, &talk.round), BodyUse::Replay);
     let left = super::bodies::talk(json!({"payload": "signed"})).send(put(uri, &headers, 3), b"abc").unwrap();
     assert_eq!(word(&left, b"abc"), "hash");
+}
+
+#[test]
+fn a_stream_of_signed_events_is_refused_before_it_is_read() {
+    let uri = "https://transcribestreaming.eu-west-1.amazonaws.com/";
+    let head = request("POST", uri, &[("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-EVENTS")]);
+    let mut talk = talk(json!({}));
+    let error = talk.send(head.clone(), b"...").err().unwrap();
+    assert!(error.kind == AuthErrorKind::Rejected && error.message.contains("existing: keep"), "{error}");
+    assert_eq!(talk.scheme.body_use_in(&head, &talk.round), BodyUse::Pass);
 }
 
 /// A body as an SDK frames it, with signatures of another key.

@@ -79,13 +79,27 @@ fn a_bucket_elsewhere_is_signed_for_there_and_remembered() {
         assert_eq!(talk.answer(&left, status, &headers, body), Verdict::Retry);
         let left = talk.send(at_bucket("https://s3.amazonaws.com/bucket/a"), b"").unwrap();
         assert!(left.header("authorization").contains("/eu-central-1/s3/"));
-        assert_eq!(talk.answer(&left, status, &headers, body), Verdict::Deliver);
+        assert_eq!(talk.answer(&left, 200, &[], ""), Verdict::Deliver);
         talk.round = Round::new();
         let left = talk.send(at_bucket("https://s3.amazonaws.com/bucket/b"), b"").unwrap();
         assert!(left.header("authorization").contains("/eu-central-1/s3/"), "remembered");
         let left = talk.send(at_bucket("https://s3.amazonaws.com/other/b"), b"").unwrap();
         assert!(left.header("authorization").contains("/us-east-1/s3/"), "for this bucket alone");
     }
+}
+
+#[test]
+fn a_region_that_leads_nowhere_is_forgotten() {
+    let mut talk = talk();
+    let get = || request("GET", "https://s3.eu-west-1.amazonaws.com/bucket/a", &[]);
+    let left = talk.send(get(), b"").unwrap();
+    assert_eq!(talk.answer(&left, 301, &[("x-amz-bucket-region", "us-west-2")], ""), Verdict::Retry);
+    let left = talk.send(get(), b"").unwrap();
+    assert!(left.header("authorization").contains("/us-west-2/s3/"));
+    let body = "<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>";
+    assert_eq!(talk.answer(&left, 400, &[], body), Verdict::Deliver);
+    let left = talk.send(get(), b"").unwrap();
+    assert!(left.header("authorization").contains("/eu-west-1/s3/"));
 }
 
 #[test]
@@ -103,24 +117,24 @@ fn a_server_that_wants_marks_encoded_gets_them_so() {
     let mut talk = talk();
     let get = || request("GET", "https://s3.eu-west-1.amazonaws.com/b/a(1)", &[]);
     let left = talk.send(get(), b"").unwrap();
-    assert!(left.canonical("canonical request").starts_with("GET\n/b/a(1)\n"));
+    assert!(left.canonical("canonical_request").starts_with("GET\n/b/a(1)\n"));
     let body =
         "<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>GET\n/b/a%281%29\n</CanonicalRequest></Error>";
     assert_eq!(talk.answer(&left, 403, &[("date", DATE)], body), Verdict::Retry);
     assert!(talk.round.notes[0].contains("- /b/a%281%29\n+ /b/a(1)"), "{:?}", talk.round.notes);
     let left = talk.send(get(), b"").unwrap();
-    assert!(left.canonical("canonical request").starts_with("GET\n/b/a%281%29\n"));
+    assert!(left.canonical("canonical_request").starts_with("GET\n/b/a%281%29\n"));
     // Was that not it either, the next request begins as before.
     assert_eq!(talk.answer(&left, 403, &[("date", DATE)], body), Verdict::Deliver);
     let left = talk.send(get(), b"").unwrap();
-    assert!(left.canonical("canonical request").starts_with("GET\n/b/a(1)\n"));
+    assert!(left.canonical("canonical_request").starts_with("GET\n/b/a(1)\n"));
 }
 
 #[test]
 fn a_wrong_secret_is_told_from_a_wrong_request() {
     let mut talk = talk();
     let left = talk.send(request("GET", "https://sqs.eu-west-1.amazonaws.com/?a=b", &[]), b"").unwrap();
-    let ours = left.canonical("canonical request").to_owned();
+    let ours = left.canonical("canonical_request").to_owned();
     let body = |canonical: &str| {
         format!("<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>{canonical}</CanonicalRequest></Error>")
     };

@@ -77,6 +77,17 @@ fn the_asymmetric_algorithm_is_chosen_and_told_its_regions() {
 }
 
 #[test]
+fn the_token_of_mqtt_is_added_after_signing() {
+    let keys = json!({"access_key": "AKIDEXAMPLE", "secret_key": "s", "session_token": "T", "add_to": "query"});
+    for (path, after) in [("/mqtt", true), ("/topics/a", false)] {
+        let uri = format!("https://abc-ats.iot.eu-west-1.amazonaws.com{path}");
+        let left = Talk::new(keys.clone(), at("20240102T030405Z")).send(request("GET", &uri, &[]), b"").unwrap();
+        assert!(left.head.uri.query().unwrap().contains("&X-Amz-Security-Token=T&X-Amz-Signature="), "{path}");
+        assert_eq!(left.canonical("canonical_request").contains("Security-Token"), !after, "{path}");
+    }
+}
+
+#[test]
 fn wrong_configurations_are_explained_all_at_once() {
     for (keys, said) in [
         (json!({}), vec!["`access_key` is missing", "`secret_key` is missing"]),

@@ -12,7 +12,7 @@ use crate::{
         canonical::{Canonical, EMPTY_SHA256, PathRules, Placement, hex},
         chunked::{Chain, Encoder, encoded_len},
         keys::Keys,
-        sign::{self, Scope, Signer, SigningKey, Stamp},
+        sign::{self, Scope, Signer, SigningKey, SigningKeys, Stamp},
     },
     secret::Secret,
 };
@@ -45,6 +45,31 @@ fn times_are_written_as_they_are_signed() {
     let stamp = Stamp::of(UNIX_EPOCH + Duration::from_millis(1_440_938_160_999));
     assert_eq!((stamp.as_str(), stamp.day()), ("20150830T123600Z", "20150830"));
     assert_eq!(at(stamp.as_str()), UNIX_EPOCH + Duration::from_secs(1_440_938_160));
+}
+
+#[test]
+fn signing_keys_are_kept_for_one_secret_and_one_day() {
+    let all = SigningKeys::default();
+    let secret = |text: &str| Keys {
+        access_key: "AKIDEXAMPLE".into(),
+        secret_key: Secret::new(text),
+        session_token: None,
+        expires_at: None,
+    };
+    let sign = |secret: &Keys, generation, day: &str, region: &str| {
+        all.symmetric(secret, generation, day, region, "s3").sign(b"x").unwrap()
+    };
+    let (one, two) = (secret("one"), secret("two"));
+    let first = sign(&one, 1, "20240102", "a");
+    assert_eq!(sign(&one, 1, "20240102", "a"), first);
+    let others = [sign(&one, 1, "20240102", "b"), sign(&one, 1, "20240103", "a"), sign(&two, 2, "20240102", "a")];
+    assert!(others.iter().all(|other| *other != first));
+    let pair = |secret: &Keys, generation| match all.asymmetric(secret, generation).unwrap() {
+        Signer::Asymmetric(key) => key,
+        Signer::Symmetric(_) => unreachable!(),
+    };
+    let key = pair(&two, 2);
+    assert!(std::sync::Arc::ptr_eq(&key, &pair(&two, 2)) && !std::sync::Arc::ptr_eq(&key, &pair(&one, 3)));
 }
 
 #[test]
@@ -123,8 +148,8 @@ fn the_official_suite() {
             let (keys, head, now) = suite_case(given, "sigv4", add_to);
             let token = text(&keys["session_token"]).to_owned();
             let left = Talk::new(keys, now).send(head, text(&given["body"]).as_bytes()).unwrap();
-            assert_eq!(left.canonical("canonical request"), text(&expected["canonical_request"]), "{id} {add_to}");
-            assert_eq!(left.canonical("string to sign"), text(&expected["string_to_sign"]), "{id} {add_to}");
+            assert_eq!(left.canonical("canonical_request"), text(&expected["canonical_request"]), "{id} {add_to}");
+            assert_eq!(left.canonical("string_to_sign"), text(&expected["string_to_sign"]), "{id} {add_to}");
             if add_to == "header" {
                 assert_eq!(left.header("authorization"), text(&expected["authorization"]), "{id}");
                 assert_eq!(left.header("x-amz-security-token"), token, "{id}");
@@ -155,8 +180,8 @@ fn the_official_suite_of_the_asymmetric_algorithm() {
             let (keys, head, now) = suite_case(given, "sigv4a", add_to);
             let pair = AsymmetricKey::derive(&super::vectors::keys(&keys)).unwrap();
             let left = Talk::new(keys, now).send(head, b"").unwrap();
-            assert_eq!(left.canonical("canonical request"), text(&expected["canonical_request"]), "{id} {add_to}");
-            let signed = left.canonical("string to sign").to_owned();
+            assert_eq!(left.canonical("canonical_request"), text(&expected["canonical_request"]), "{id} {add_to}");
+            let signed = left.canonical("string_to_sign").to_owned();
             assert_eq!(signed, text(&expected["string_to_sign"]), "{id} {add_to}");
             assert!(asymmetric::tests::verifies(&pair, &signed, text(&expected["example_signature_der_hex"])));
             let query = left.head.uri.query().unwrap_or_default().to_owned();
@@ -225,7 +250,7 @@ fn the_examples_of_the_documentation() {
             other => panic!("{other} has no test"),
         }
         .unwrap();
-        assert_eq!(left.canonical("canonical request"), text(&out["canonical_request"]), "{id}");
+        assert_eq!(left.canonical("canonical_request"), text(&out["canonical_request"]), "{id}");
         if let Some(authorization) = out["authorization"].as_str() {
             assert_eq!(left.header("authorization"), authorization, "{id}");
         }
