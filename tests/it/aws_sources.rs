@@ -354,3 +354,21 @@ async fn explain_says_where_the_keys_came_from() {
     assert!(stdout.contains("profile `dev` of ") && stdout.contains("Credential=AKIADEV/20260131/"), "{stdout}");
     assert!(!stdout.contains(&secret) && !stderr.contains(&secret));
 }
+
+#[tokio::test]
+async fn clients_do_not_reach_metadata_services_by_our_way() {
+    let mint = Mint::new();
+    let metadata = instance(&mint).await;
+    // A rule for any host names no address.
+    let proxy = proxy::with(config("http://*", "imds"))
+        .env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &metadata.base())
+        .start()
+        .await;
+    let client = Client::new(&proxy);
+    for host in ["169.254.169.254", "169.254.170.2", "169.254.170.23", "[fd00:ec2::254]", "[::ffff:169.254.169.254]"] {
+        let answer = client.get(&format!("http://{host}/latest/meta-data/")).await;
+        assert_eq!(answer.error_id(), Some("denied"), "{host}: {answer:?}");
+    }
+    assert!(metadata.hits() <= 3, "nothing but the way to the keys");
+    mint.register(&proxy);
+}

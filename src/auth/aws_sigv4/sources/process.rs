@@ -62,6 +62,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn words_in_quotes_come_back(list in proptest::collection::vec("[^']{1,8}", 1..4)) {
+            let line = list.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+            proptest::prop_assert_eq!(words(&line).unwrap(), list);
+        }
+
+        #[test]
+        fn any_line_is_survived(line in "([ '\"\\\\a]|\\PC){0,30}") {
+            let _ = words(&line);
+        }
+    }
+
     #[tokio::test]
     async fn a_program_prints_keys() {
         let json = r#"{"Version": 1, "AccessKeyId": "AKIA1", "SecretAccessKey": "s", "SessionToken": "t"}"#;

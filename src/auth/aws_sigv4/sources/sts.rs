@@ -306,3 +306,29 @@ const PASSING: [&str; 5] =
     ["Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError", "ServiceUnavailable"];
 const REFUSED_KEYS: [&str; 4] =
     ["ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_answer_is_survived(text in "(<|>|/|&amp;|&#x41;|Credentials|AssumeRoleResponse|Error|Code|\\{|\"|:|\\}|\\PC){0,60}") {
+            let answer = Response::new(Bytes::from(text));
+            prop_assert!(read("AssumeRole", &answer).is_err());
+            let _ = refusal(&answer);
+        }
+    }
+
+    #[test]
+    fn entities_are_not_expanded_without_end() {
+        let mut text = "<!DOCTYPE a [<!ENTITY a \"aaaaaaaaaa\">".to_owned();
+        for (from, to) in ('a'..'z').zip('b'..='z') {
+            text += &format!("<!ENTITY {to} \"&{from};&{from};&{from};&{from};\">");
+        }
+        let answer = Response::new(Bytes::from(text + "]><AssumeRoleResponse>&z;</AssumeRoleResponse>"));
+        assert_eq!(read("AssumeRole", &answer).unwrap_err(), "it is neither XML nor JSON");
+    }
+}
