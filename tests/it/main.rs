@@ -25,3 +25,4 @@ mod schemes;
 mod streams;
 mod strict;
 mod threats;
+mod traffic;
