@@ -14,6 +14,10 @@ pub trait Source: Send + Sync + 'static {
     fn now(&self) -> SystemTime;
     /// Fills `bytes` with cryptographically secure random bytes.
     fn fill_random(&self, bytes: &mut [u8]);
+    /// The machine's time, whatever time the user has fixed.
+    fn wall(&self) -> SystemTime {
+        self.now()
+    }
     /// A nonce that the user has fixed, used in place of every random one.
     fn fixed_nonce(&self) -> Option<&str> {
         None
@@ -39,6 +43,11 @@ impl Clock {
     /// The current wall-clock time.
     pub fn now(&self) -> SystemTime {
         self.0.now()
+    }
+
+    /// The machine's time, whatever time is fixed: for requests of our own, which others check against theirs.
+    pub fn wall(&self) -> SystemTime {
+        self.0.wall()
     }
 
     /// Fills `bytes` with cryptographically secure random bytes, whatever nonce is fixed.
@@ -107,6 +116,10 @@ struct FixedSource {
 impl Source for FixedSource {
     fn now(&self) -> SystemTime {
         self.now
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     fn fill_random(&self, bytes: &mut [u8]) {

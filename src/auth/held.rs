@@ -195,7 +195,7 @@ impl<T: Send + Sync + 'static> Held<T> {
     }
 
     fn name(&self, error: AuthError) -> AuthError {
-        AuthError { message: format!("credential `{}`: {}", self.credential, error.message), ..error }
+        named(&self.credential, error)
     }
 }
 
@@ -211,6 +211,11 @@ impl<T> fmt::Debug for Held<T> {
 /// What `apply` says when it is called before `ready`.
 pub(crate) fn not_ready(credential: &str) -> AuthError {
     AuthError::missing(format!("credential `{credential}` was not made ready"))
+}
+
+/// Puts the credential's name in front of what went wrong with its value.
+pub(crate) fn named(credential: &str, error: AuthError) -> AuthError {
+    AuthError { message: format!("credential `{credential}`: {}", error.message), ..error }
 }
 
 /// A header value that is marked sensitive. `key` is the YAML key that the text comes from.

@@ -27,9 +27,21 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
     /// [`apply`](Self::apply) runs.
     fn slots(&self) -> &[Slot];
 
+    /// Further places where only a credential of this kind can stand. What the client has there is removed like what is
+    /// in the slots, but the scheme may leave them empty, and links in answers keep theirs.
+    fn clears(&self) -> &[Slot] {
+        &[]
+    }
+
     /// What `apply` needs of this request's body; also decides whether a resend is possible.
     fn body_use(&self, _head: &Parts) -> BodyUse {
         BodyUse::Pass
+    }
+
+    /// The same for a scheme to which [`observe`](Self::observe) told more than `head` still shows. The driver asks this
+    /// one.
+    fn body_use_in(&self, head: &Parts, _round: &Round) -> BodyUse {
+        self.body_use(head)
     }
 
     /// Set when the connection itself carries the identity (client certificate, NTLM login).
@@ -163,6 +175,8 @@ pub enum BodyUse {
     Replay,
     /// Read so many bytes first, then stream the rest; keep a bounded copy of all.
     Prefix(usize),
+    /// Read as much of it first as may be kept. If that is all, it can be hashed; else the rest streams.
+    Most,
     /// Read all of it first (bounded, else 413): it goes into the signature.
     Whole,
 }
@@ -234,6 +248,8 @@ pub struct Round {
     pub stamp: u64,
     /// Set by `apply`: the last send answered a challenge of this very exchange.
     pub answered: bool,
+    /// Set by `apply`: if this send is accepted, the connection carries the identity of the scheme's [`Binding`].
+    pub proved: bool,
     /// Challenges of the last refusal, parsed by the driver.
     pub challenges: Vec<Challenge>,
     /// What the driver knows of the connection.
@@ -263,6 +279,7 @@ impl Round {
             attempt: 0,
             stamp: 0,
             answered: false,
+            proved: false,
             challenges: Vec::new(),
             link: LinkState::Fresh,
             client: None,
@@ -376,6 +393,10 @@ pub enum AuthErrorKind {
     TokenEndpoint,
     /// A person has to log in: 511 `login-needed`.
     LoginNeeded,
+    /// The request has not the form that it claims, so it cannot be signed: 400 `bad-request`.
+    Request,
+    /// The body has to be known before it leaves, and is too long for that: 413 `body-too-large`.
+    TooLarge,
 }
 
 /// A credential that could not be used. Its message must not hold a secret.

@@ -120,6 +120,11 @@ impl Sources {
             .min()
     }
 
+    /// How often a file is to be looked at.
+    pub(crate) fn file_interval(&self) -> Duration {
+        self.file_check
+    }
+
     /// The value of a text; an `open` one may be shown.
     pub(crate) async fn text(&self, text: &Text, open: bool, refused: Option<&Secret>) -> Result<Secret, AuthError> {
         let learn = |secret: &Secret| {

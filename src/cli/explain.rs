@@ -156,8 +156,8 @@ async fn apply(
         return None;
     }
     let body = asked.body.cloned().unwrap_or_default();
-    let seen = match auth.body_use(head) {
-        BodyUse::Whole => Some(body.clone()),
+    let seen = match auth.body_use_in(head, &round) {
+        BodyUse::Whole | BodyUse::Most => Some(body.clone()),
         BodyUse::Prefix(bytes) => Some(body.slice(..bytes.min(body.len()))),
         BodyUse::Pass | BodyUse::Replay => None,
     };
@@ -203,7 +203,7 @@ impl Mask<'_> {
         if self.off {
             return String::from_utf8_lossy(value.as_bytes()).into_owned();
         }
-        String::from_utf8_lossy(&self.redactor.mask_header(name.as_str(), value.as_bytes())).into_owned()
+        String::from_utf8_lossy(&self.redactor.mask_field(name.as_str(), value)).into_owned()
     }
 
     fn url(&self, url: &str) -> String {

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -16,7 +17,7 @@ use hyper::body::Incoming;
 use super::{body::RequestBody, guard::Running};
 use crate::{
     console::record::{Recording, SendRecording},
-    upstream::Link,
+    upstream::{Link, Pins},
 };
 
 /// The beginning of an answer's body, read before it was known whether the client gets it.
@@ -122,13 +123,19 @@ pub struct Lease {
     pub link: Link,
     /// The request whose body must have left completely.
     pub request: RequestBody,
+    /// Where the connection stays, if it belongs to the client's.
+    pub pins: Option<Arc<Pins>>,
 }
 
 impl Lease {
     /// Gives the connection back, if nothing of this exchange can still be on it.
     fn end(self) {
-        if self.request.is_sent() {
-            self.link.release();
+        if !self.request.is_sent() {
+            return;
+        }
+        match self.pins {
+            Some(pins) => pins.put(self.link),
+            None => self.link.release(),
         }
     }
 }

@@ -44,7 +44,7 @@ use crate::{
     rules::RuleSet,
     target::{Scheme, Target},
     tls::{client::TlsPolicy, leaf::Leaves},
-    upstream::{Upstream, came_from_us},
+    upstream::{Pins, Upstream, came_from_us},
 };
 
 /// Everything that all connections share.
@@ -118,6 +118,8 @@ pub struct Connection {
     pub shared: Arc<Shared>,
     /// HTTP/1, where requests follow each other.
     pub is_http1: bool,
+    /// Connections upstream that belong to this one, because the client logs in to them by itself.
+    pub pins: OnceLock<Arc<Pins>>,
     /// Set inside a tunnel.
     pub inner: Option<Inner>,
 }
@@ -143,6 +145,7 @@ impl Connection {
             name: self.name.clone(),
             shared: Arc::default(),
             is_http1: true,
+            pins: OnceLock::new(),
             inner: Some(inner),
         }
     }

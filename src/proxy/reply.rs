@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response::Parts};
 
-use crate::auth::{AuthScheme, slots::scrub_query};
+use crate::auth::{AuthScheme, challenge::wants_connection_login, slots::scrub_query};
 
 /// Keeps an answer from undoing what the proxy does: no way around it (`Alt-Svc`), no shared cache for answers to
 /// requests that look anonymous, no query secret in a link.
@@ -20,6 +20,13 @@ pub fn protect(head: &mut Parts, injected: Option<&dyn AuthScheme>, intercepted:
         // To a client outside a tunnel these would look like ours.
         head.headers.remove(header::PROXY_AUTHENTICATE);
         head.headers.remove("proxy-authentication-info");
+    }
+}
+
+/// Tells a client that is asked to log in to its connection that this holds from end to end (RFC 4559 section 6).
+pub fn announce_pins(head: &mut Parts) {
+    if head.status == StatusCode::UNAUTHORIZED && wants_connection_login(&head.headers) {
+        head.headers.insert("proxy-support", HeaderValue::from_static("Session-Based-Authentication"));
     }
 }
 

@@ -69,6 +69,7 @@ fn open(proxy: &Arc<Proxy>, socket: &TcpStream, peer: SocketAddr) -> Connection 
         name: OnceLock::new(),
         shared: Arc::default(),
         is_http1: true,
+        pins: OnceLock::new(),
         inner: None,
     }
 }

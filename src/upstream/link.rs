@@ -4,12 +4,13 @@ use std::{
     fmt,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
-use http::{HeaderMap, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, Uri, Version, header, request, uri::PathAndQuery};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
     body::Incoming,
@@ -18,7 +19,7 @@ use hyper::{
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use super::{
-    LinkInfo, Shared, TlsInfo,
+    LinkInfo, Shared, TlsInfo, Want,
     body::SendBody,
     dial::{Facts, TlsFacts},
     parent,
@@ -27,9 +28,9 @@ use super::{
     tap::Tap,
 };
 use crate::{
-    auth::scheme::{AuthScheme, Hop, LinkState, Round},
+    auth::scheme::{AuthScheme, BodyPlan, Hop, LinkState, Round},
     console::record::SendRecording,
-    target::Scheme,
+    target::{Host, Scheme},
 };
 
 /// A leased connection.
@@ -60,8 +61,18 @@ pub(super) struct Conn {
     pub(super) tap: Arc<Tap>,
     facts: Facts,
     info: OnceLock<LinkInfo>,
-    authenticated: AtomicBool,
+    /// The parent proxy accepted a login of this connection.
+    known_to_parent: AtomicBool,
+    /// A [`LinkState`], or [`DOUBTFUL`].
+    identity: AtomicU8,
 }
+
+/// Nothing was proved on a connection.
+const FRESH: u8 = 0;
+/// A handshake has begun on it, or was refused, and has not succeeded yet.
+const DOUBTFUL: u8 = 1;
+/// Its identity was accepted.
+const AUTHENTICATED: u8 = 2;
 
 impl Conn {
     pub(super) fn new(hop: Hop, http2: bool, facts: Facts) -> Self {
@@ -72,7 +83,8 @@ impl Conn {
             tap: Arc::default(),
             facts,
             info: OnceLock::new(),
-            authenticated: AtomicBool::new(false),
+            known_to_parent: AtomicBool::new(false),
+            identity: AtomicU8::new(FRESH),
         }
     }
 }
@@ -119,12 +131,19 @@ impl Link {
 
     /// Whether an earlier request on it was accepted under its binding.
     pub fn state(&self) -> LinkState {
-        if self.conn.authenticated.load(Ordering::Relaxed) { LinkState::Authenticated } else { LinkState::Fresh }
+        let authenticated = self.conn.identity.load(Ordering::Relaxed) == AUTHENTICATED;
+        if authenticated { LinkState::Authenticated } else { LinkState::Fresh }
     }
 
     /// A request was accepted under the binding of the connection.
     pub fn set_authenticated(&self) {
-        self.conn.authenticated.store(true, Ordering::Relaxed);
+        self.conn.identity.store(AUTHENTICATED, Ordering::Relaxed);
+    }
+
+    /// The identity of the connection was refused, or is being negotiated: unless it is accepted after all, nobody uses
+    /// the connection again.
+    pub fn set_doubtful(&self) {
+        self.conn.identity.store(DOUBTFUL, Ordering::Relaxed);
     }
 
     /// The certificate that the server showed, in DER.
@@ -137,10 +156,31 @@ impl Link {
         self.conn.tap.set(sink.filter(SendRecording::wants_raw));
     }
 
+    /// True if both are to the same target under the same conditions.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.slot, &other.slot)
+    }
+
+    /// True if the connection is what is wanted.
+    pub(super) fn fits(&self, settings: &Settings, want: &Want<'_>) -> bool {
+        self.slot.fits(settings, want)
+    }
+
+    /// True if it is known to be closed.
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2 { sender, .. } => sender.is_closed(),
+        }
+    }
+
     /// Gives the connection back. Call it when the answer's body has ended; if anything about the exchange is in
     /// doubt, drop the link instead.
     pub fn release(self) {
         self.conn.tap.set(None);
+        if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL {
+            return;
+        }
         if let Sender::Http1(sender) = self.sender {
             self.shared.pool.put(&self.slot, sender, &self.conn);
         }
@@ -190,44 +230,67 @@ impl Link {
     async fn send_to_parent(&mut self, mut request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
         to_absolute_form(request.uri_mut(), self);
         request.headers_mut().append(header::VIA, parent::via());
-        let auth = self.settings.parent.as_ref().and_then(|proxy| proxy.auth.clone());
+        let parent = self.settings.parent.as_ref().and_then(|proxy| Some((proxy.auth.clone()?, proxy.host.clone())));
         // Nobody else's credentials for a proxy go to ours.
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
-        let Some(auth) = auth else { return self.pass(request).await };
+        let Some((auth, proxy)) = parent else { return self.pass(request).await };
         let mut round = Round::default();
+        let mut state = self.parent_state();
+        let (head, mut body) = request.into_parts();
         loop {
-            let (head, body) = self.with_parent_credential(&*auth, request, &mut round).await.into_parts();
-            let copy = copy_of(&body);
-            let reply = self.pass(Request::from_parts(head.clone(), body)).await?;
+            let mut sent = head.clone();
+            let has_body = !body.is_end_stream();
+            let plan = self.with_parent_credential(&*auth, &proxy, &mut sent, has_body, state, &mut round).await;
+            let (leaving, kept) = match plan {
+                // A leg of a handshake: the body waits.
+                BodyPlan::Withheld => (SendBody::Empty, Some(body)),
+                _ => {
+                    let copy = copy_of(&body);
+                    (body, copy)
+                }
+            };
+            let reply = self.pass(Request::from_parts(sent.clone(), leaving)).await?;
             let (reply, reply_body) = reply.into_parts();
-            let improved = parent::improves(&*auth, &reply, &head, &self.slot.target, &mut round).await;
-            let (Ok(true), Some(copy)) = (improved, copy) else {
+            let improved = parent::improves(&*auth, &reply, &sent, &self.slot.target, &mut round).await;
+            if round.proved && reply.status != Hop::ParentProxy.refusal() {
+                self.conn.known_to_parent.store(true, Ordering::Relaxed);
+            }
+            let (Ok(true), Some(kept)) = (improved, kept) else {
                 return Ok(Response::from_parts(reply, reply_body));
             };
             let drained = Limited::new(reply_body, parent::MAX_REFUSAL_BYTES).collect().await.is_ok();
-            if (!drained || !self.ready().await)
-                && let Err(error) = pool::replace(self).await
-            {
-                tracing::debug!(%error, "the parent proxy closed after its refusal and cannot be reached again");
+            state = LinkState::Continued;
+            if !drained || !self.ready().await {
+                state = LinkState::Fresh;
+                if let Err(error) = pool::replace(self).await {
+                    tracing::debug!(%error, "the parent proxy closed after its refusal and cannot be reached again");
+                }
             }
-            request = Request::from_parts(head, copy);
+            body = kept;
         }
+    }
+
+    /// Whether the parent proxy knows who is at our end of the connection.
+    fn parent_state(&self) -> LinkState {
+        let known = self.conn.known_to_parent.load(Ordering::Relaxed);
+        if known { LinkState::Authenticated } else { LinkState::Fresh }
     }
 
     /// A credential that cannot be had leaves the request without one; the parent's 407 then tells.
     async fn with_parent_credential(
         &self,
         auth: &dyn AuthScheme,
-        request: Request<SendBody>,
+        proxy: &Host,
+        head: &mut request::Parts,
+        has_body: bool,
+        state: LinkState,
         round: &mut Round,
-    ) -> Request<SendBody> {
-        let (mut head, body) = request.into_parts();
-        head.headers.remove(header::PROXY_AUTHORIZATION);
-        let done = parent::authorize(auth, &self.shared, &mut head, &self.slot.target, round, None).await;
-        if let Err(error) = done {
+    ) -> BodyPlan {
+        let lent = parent::Lent { head, target: &self.slot.target, proxy, state, has_body, trace: None };
+        parent::authorize(auth, &self.shared, lent, round).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "no credential for the parent proxy");
-        }
-        Request::from_parts(head, body)
+            BodyPlan::AsIs
+        })
     }
 }
 

@@ -55,12 +55,15 @@ pub(super) struct Pool {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     target: Target,
+    /// Set where the binding is a login that requests perform.
+    client: Option<Arc<str>>,
     rest: KeyRest,
 }
 
 #[derive(Hash)]
 struct KeyRef<'a> {
     target: &'a Target,
+    client: Option<&'a str>,
     rest: KeyRest,
 }
 
@@ -79,13 +82,28 @@ struct KeyRest {
 
 impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        self.rest == key.rest && *self.target == key.target
+        self.rest == key.rest && *self.target == key.target && self.client == key.client.as_deref()
+    }
+}
+
+impl KeyRest {
+    fn of(settings: &Settings, want: &Want<'_>) -> Result<Self, LinkError> {
+        let encrypted = want.target.scheme == Scheme::Https;
+        let roots = if encrypted { settings.tls.generation(want.tls) } else { Ok(0) };
+        Ok(Self {
+            epoch: settings.epoch,
+            roots: roots.map_err(|why| LinkError::Tls { target: want.target.host_port(), why })?,
+            ca_only: encrypted && want.tls.ca_only,
+            binding: want.binding.map_or(0, |binding| binding.id),
+            named: want.named,
+        })
     }
 }
 
 /// The connections of one key.
 pub(super) struct Slot {
     pub(super) target: Target,
+    rest: KeyRest,
     state: Mutex<State>,
 }
 
@@ -204,6 +222,7 @@ pub(super) async fn replace(link: &mut Link) -> Result<(), LinkError> {
         prefer_http1: true,
         // The address was judged when the link was leased.
         named: true,
+        client: None,
         fresh: true,
     };
     if let Started::Http1(sender, conn) = open(&link.shared, &link.settings, &want).await? {
@@ -333,6 +352,11 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True if a connection of this slot is what is wanted.
+    pub(super) fn fits(&self, settings: &Settings, want: &Want<'_>) -> bool {
+        self.target == *want.target && KeyRest::of(settings, want).is_ok_and(|rest| rest == self.rest)
+    }
+
     /// With `fresh`, only connections opened since then will do.
     fn next_step(&self, pool: &Pool, http1_only: bool, fresh: Option<Instant>, now: Instant) -> Step {
         let mut state = self.lock();
@@ -404,23 +428,17 @@ impl State {
 
 impl Pool {
     fn slot(&self, settings: &Settings, want: &Want<'_>) -> Result<Arc<Slot>, LinkError> {
-        let encrypted = want.target.scheme == Scheme::Https;
-        let roots = if encrypted { settings.tls.generation(want.tls) } else { Ok(0) };
-        let rest = KeyRest {
-            epoch: settings.epoch,
-            roots: roots.map_err(|why| LinkError::Tls { target: want.target.host_port(), why })?,
-            ca_only: encrypted && want.tls.ca_only,
-            binding: want.binding.map_or(0, |binding| binding.id),
-            named: want.named,
-        };
-        let wanted = KeyRef { target: want.target, rest };
+        let rest = KeyRest::of(settings, want)?;
+        let client = want.client.filter(|_| want.binding.is_some_and(|binding| binding.http1_only));
+        let wanted = KeyRef { target: want.target, client, rest };
         if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&wanted) {
             return Ok(slot.clone());
         }
-        let key = Key { target: want.target.clone(), rest };
+        let key = Key { target: want.target.clone(), client: client.map(Into::into), rest };
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let slot =
-            slots.entry(key).or_insert_with(|| Arc::new(Slot { target: want.target.clone(), state: Mutex::default() }));
+        let slot = slots
+            .entry(key)
+            .or_insert_with(|| Arc::new(Slot { target: want.target.clone(), rest, state: Mutex::default() }));
         Ok(slot.clone())
     }
 

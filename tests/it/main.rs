@@ -10,17 +10,22 @@
     reason = "a test crate: a failed expectation is a failed test, and not every conversation uses all of the harness"
 )]
 
+mod aws_sigv4;
+mod aws_sources;
 mod commands;
 mod cookies;
 mod corpora;
 mod demo;
 mod destination;
 mod digest;
+mod edgegrid;
 mod harness;
+mod hawk;
 mod hmac;
 mod lifecycle;
 mod lists;
 mod oauth1;
+mod ntlm;
 mod oauth2;
 mod rotation;
 mod rules;
@@ -29,3 +34,4 @@ mod streams;
 mod strict;
 mod threats;
 mod traffic;
+mod vectors;
