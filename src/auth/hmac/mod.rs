@@ -23,10 +23,11 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD},
 };
 use bytes::Bytes;
+use ::hmac::{Hmac as Mac5, Mac};
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use indexmap::IndexMap;
-use md5::{Digest, Md5};
+use md5::Md5;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -423,16 +424,10 @@ impl Algorithm {
 }
 
 /// HMAC-MD5, which the crypto library lacks.
+#[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
 fn hmac_md5(key: &[u8], text: &[u8]) -> Vec<u8> {
-    let mut block = Zeroizing::new([0_u8; 64]);
-    if key.len() > block.len() {
-        block[..16].copy_from_slice(&Md5::digest(key));
-    } else {
-        block[..key.len()].copy_from_slice(key);
-    }
-    let pad = |with: u8| Zeroizing::new(block.map(|byte| byte ^ with));
-    let inner = Md5::new().chain_update(*pad(0x36)).chain_update(text).finalize();
-    Md5::new().chain_update(*pad(0x5c)).chain_update(inner).finalize().to_vec()
+    let mac = <Mac5<Md5> as Mac>::new_from_slice(key).expect("HMAC takes a key of any length");
+    mac.chain_update(text).finalize().into_bytes().to_vec()
 }
 
 impl Encoding {

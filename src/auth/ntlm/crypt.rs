@@ -2,7 +2,7 @@
 
 use des::{
     Des,
-    cipher::{BlockEncrypt, KeyInit, generic_array::GenericArray},
+    cipher::{BlockCipherEncrypt, KeyInit},
 };
 use hmac::{Hmac, Mac};
 use md4::{Digest, Md4};
@@ -115,8 +115,8 @@ fn desl(key: &Key, challenge: &[u8; 8]) -> Vec<u8> {
     let mut response = Vec::with_capacity(24);
     for part in padded.chunks_exact(7) {
         let key = Zeroizing::new(spread(part));
-        let mut block = GenericArray::from(*challenge);
-        Des::new(GenericArray::from_slice(&*key)).encrypt_block(&mut block);
+        let mut block = (*challenge).into();
+        Des::new((&*key).into()).encrypt_block(&mut block);
         response.extend_from_slice(&block);
     }
     response
