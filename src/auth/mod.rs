@@ -9,16 +9,16 @@ pub mod aws_sigv4;
 pub mod basic;
 pub mod bearer;
 pub mod challenge;
-pub mod claims;
 mod channel_binding;
+pub mod claims;
 mod command;
 pub mod cookies;
 pub mod digest;
 pub mod edgegrid;
 pub mod exec;
 pub mod fetch;
-pub mod hawk;
 mod habits;
+pub mod hawk;
 pub mod held;
 pub mod hmac;
 pub mod holdings;
@@ -30,8 +30,8 @@ pub mod login;
 pub mod mtls;
 pub mod negotiate;
 pub mod none;
-pub mod oauth1;
 pub mod ntlm;
+pub mod oauth1;
 pub mod oauth2;
 pub mod outgoing;
 pub mod refreshing;
@@ -188,31 +188,15 @@ schemes! {
     "edgegrid" => Edgegrid(edgegrid::EdgegridConfig),
     /// `http_signature`: HTTP Message Signatures.
     "http_signature" => HttpSignature(http_signature::HttpSignatureConfig),
-}
-
-/// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 0] = [];
-
-/// `hmac`: a signature made as a template says.
+    /// `hmac`: a signature made as a template says.
     "hmac" => Hmac(hmac::HmacConfig),
-}
-
-/// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 0] = [];
-
-/// `ntlm`: a handshake that authenticates the connection.
+    /// `ntlm`: a handshake that authenticates the connection.
     "ntlm" => Ntlm(ntlm::NtlmConfig),
     /// `negotiate`: SPNEGO with Kerberos or NTLM.
     "negotiate" => Negotiate(negotiate::NegotiateConfig),
 }
 
-/// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 0] = [];
-
 fn unknown_type(name: &str) -> Diagnostic {
-    if LATER_TYPES.contains(&name) {
-        return Diagnostic::error(format!("credentials of type `{name}` are not available in this version"));
-    }
     Diagnostic::error(format!("`{name}` is not a type of credential; there are {}", SchemeConfig::TYPES.join(", ")))
 }
 

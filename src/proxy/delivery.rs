@@ -5,19 +5,18 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::{body::RequestBody, guard::Running};
 use crate::{
     console::record::{Recording, SendRecording},
-    upstream::{Link, Pins},
+    upstream::{Link, Pins, body::Answer},
 };
 
 /// The beginning of an answer's body, read before it was known whether the client gets it.
@@ -32,7 +31,7 @@ pub struct Ahead {
 
 impl Ahead {
     /// Reads until `wanted` bytes are there, the body ends or breaks off.
-    pub async fn read(&mut self, incoming: &mut Incoming, wanted: usize) {
+    pub async fn read(&mut self, incoming: &mut Answer, wanted: usize) {
         while self.bytes < wanted && !self.ended && self.broke.is_none() {
             match incoming.frame().await {
                 Some(Ok(frame)) => {
@@ -110,11 +109,11 @@ impl fmt::Debug for OutBody {
 pub struct Delivery {
     /// Boxed: hardly any answer is read ahead.
     ahead: Option<Box<Ahead>>,
-    incoming: Incoming,
+    incoming: Answer,
     lease: Option<Lease>,
     /// Boxed: without a recording there should be no room for one.
     records: Option<Box<(Recording, SendRecording)>>,
-    _running: Option<Running>,
+    running: Running,
 }
 
 /// A leased connection, and whether it may be used again when the answer has been read.
@@ -144,13 +143,12 @@ impl Delivery {
     /// A body that is read while `lease` lasts; `ahead` of it has been read already.
     pub fn new(
         ahead: Option<Box<Ahead>>,
-        incoming: Incoming,
+        incoming: Answer,
         lease: Lease,
         records: Option<(Recording, SendRecording)>,
-        running: Option<Running>,
+        running: Running,
     ) -> Self {
-        let mut delivery =
-            Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), _running: running };
+        let mut delivery = Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), running };
         if delivery.is_end() {
             delivery.over(None);
         }
@@ -221,7 +219,13 @@ impl Delivery {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = match self.ahead.as_mut().and_then(|ahead| ahead.take()) {
             Some(read) => Some(read),
-            None => ready!(Pin::new(&mut self.incoming).poll_frame(cx)),
+            None => match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    self.running.wait();
+                    return Poll::Pending;
+                }
+            },
         };
         match &frame {
             Some(Ok(piece)) => {
@@ -231,6 +235,8 @@ impl Delivery {
                 }
                 if self.is_end() {
                     self.over(None);
+                } else {
+                    self.running.offer();
                 }
             }
             Some(Err(_)) => self.over(Some("the answer broke off")),

@@ -37,7 +37,10 @@ use crate::{
     console::record::{CURRENT, Recording, SendKind, SendRecording},
     rules::{Lookup, NamedAddresses, Rule},
     target::Target,
-    upstream::{self, Link, Pins, Want, body::SendBody},
+    upstream::{
+        self, Link, Pins, Want,
+        body::{Answer, SendBody},
+    },
 };
 
 /// The first send and at most three more.
@@ -132,7 +135,7 @@ struct Sent {
     request: Option<request::Parts>,
     /// The body was kept for a later send.
     withheld: bool,
-    response: Response<Incoming>,
+    response: Response<Answer>,
     /// What has been read of the answer's body.
     ahead: Option<Box<Ahead>>,
     link: Link,
@@ -146,7 +149,7 @@ impl<'a> Exchange<'a> {
 
     async fn run(&self, request: Request<Incoming>) -> Result<Response<OutBody>, ProxyError> {
         let rule = self.choose_rule(&request)?;
-        let auth = self.choose_auth(&request, rule.as_deref())?;
+        let auth = self.choose_auth(&request, rule.as_ref())?;
         let mut prepared = self.prepare(request, rule, auth).await?;
         for sends in 1..=MAX_SENDS {
             self.make_ready(&mut prepared).await?;
@@ -177,15 +180,7 @@ impl<'a> Exchange<'a> {
 
     /// Finds the rule. What no rule matches passes or is refused, as configured.
     fn choose_rule(&self, request: &Request<Incoming>) -> Result<Option<Arc<Rule>>, ProxyError> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let lookup = Lookup {
-            target: self.target,
-            method: request.method(),
-            path_and_query: path,
-            headers: request.headers(),
-            client: self.conn.client_name(),
-        };
-        let rule = self.snapshot.rules.find(&lookup).cloned();
+        let rule = self.snapshot.rules.find(&self.lookup(request)).cloned();
         if let Some(rule) = &rule {
             rule.decided.fetch_add(1, Ordering::Relaxed);
         }
@@ -199,11 +194,22 @@ impl<'a> Exchange<'a> {
         Ok(rule)
     }
 
-    /// The credential that this request gets. A preflight gets none; a foreign page and TRACE are refused.
+    fn lookup<'r>(&'r self, request: &'r Request<Incoming>) -> Lookup<'r> {
+        Lookup {
+            target: self.target,
+            method: request.method(),
+            path_and_query: request.uri().path_and_query().map_or("/", |path| path.as_str()),
+            headers: request.headers(),
+            client: self.conn.client_name(),
+        }
+    }
+
+    /// The credential that this request gets. A preflight gets none; a foreign page, TRACE and a path that might be
+    /// another are refused.
     fn choose_auth(
         &self,
         request: &Request<Incoming>,
-        rule: Option<&Rule>,
+        rule: Option<&Arc<Rule>>,
     ) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
         let Some((rule, auth)) = rule.and_then(|rule| rule.auth.as_ref().map(|auth| (rule, auth))) else {
             return Ok(None);
@@ -211,6 +217,9 @@ impl<'a> Exchange<'a> {
         if request.method() == Method::TRACE {
             let detail = "TRACE sends the request back, credentials included, so no rule allows it";
             return Err(ProxyError::new(ErrorId::Denied, detail));
+        }
+        if self.snapshot.rules.is_ambiguous(&self.lookup(request), rule) {
+            return Err(ProxyError::new(ErrorId::BadRequest, ambiguous_path(rule)));
         }
         match browser::access(request.method(), request.headers(), self.target, rule) {
             Access::Allowed => Ok(Some(Arc::clone(auth))),
@@ -246,8 +255,8 @@ impl<'a> Exchange<'a> {
         let limit = self.snapshot.settings.limits.body_buffer;
         let reading = RequestBody::new(incoming, usage, limit, hop::is_conversation(&head));
         let body = reading.await.map_err(|error| self.body_error(&error, limit))?;
-        let expect = head.headers.contains_key(header::EXPECT);
         let logs_in = auth.is_none() && challenge::logs_in_connection(&head.headers);
+        let expect = stripped.expect;
         Ok(Prepared { head, body, rule, auth, round, link: None, logs_in, pins: None, upgrade, expect })
     }
 
@@ -456,7 +465,7 @@ impl<'a> Exchange<'a> {
         link: &mut Link,
         request: Request<SendBody>,
         body: &RequestBody,
-    ) -> Result<Result<Response<Incoming>, Failed>, ProxyError> {
+    ) -> Result<Result<Response<Answer>, Failed>, ProxyError> {
         let limit = self.snapshot.settings.limits.response_timeout;
         let sending = link.send(request);
         tokio::pin!(sending);
@@ -615,7 +624,7 @@ impl<'a> Exchange<'a> {
                 }
                 let records = self.recording.cloned().zip(record);
                 let lease = Lease { link, request: prepared.body, pins: prepared.pins };
-                let delivery = Delivery::new(ahead, incoming, lease, records, Some(self.conn.shared.running()));
+                let delivery = Delivery::new(ahead, incoming, lease, records, self.conn.shared.running());
                 Ok(Response::from_parts(head, OutBody::Delivery(delivery)))
             }
         }
@@ -647,10 +656,19 @@ struct Failed {
     unsent: Option<Extensions>,
 }
 
-fn recorded(response: Response<Incoming>, record: &SendRecording) -> Response<Incoming> {
+fn recorded(response: Response<Answer>, record: &SendRecording) -> Response<Answer> {
     let (head, body) = response.into_parts();
     record.reply(&head);
     Response::from_parts(head, body)
+}
+
+/// Why a path is refused that servers read in more than one way.
+pub fn ambiguous_path(rule: &Rule) -> String {
+    format!(
+        "the path can be read in two ways (an escaped slash or percent sign, a backslash, `//` or `..;`), and rule `{}` \
+         fits one of them only; send the plain path, or let the rule's `path` say `%2F` or end in `**`",
+        rule.name
+    )
 }
 
 /// What went wrong, with its causes.

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -71,6 +71,7 @@ fn open(proxy: &Arc<Proxy>, socket: &TcpStream, peer: SocketAddr) -> Connection 
         is_http1: true,
         pins: OnceLock::new(),
         inner: None,
+        last: Mutex::default(),
     }
 }
 

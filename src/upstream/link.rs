@@ -2,6 +2,8 @@
 
 use std::{
     fmt,
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
@@ -9,19 +11,20 @@ use std::{
     time::Instant,
 };
 
-use http::{HeaderMap, Request, Response, Uri, Version, header, request, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header, request, uri::PathAndQuery};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
     body::Incoming,
-    client::conn::{http1, http2},
+    client::conn::{TrySendError, http1, http2},
 };
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use super::{
     LinkInfo, Shared, TlsInfo, Want,
-    body::SendBody,
+    body::{Answer, SendBody},
     dial::{Facts, TlsFacts},
+    driver::Driver,
     parent,
     pool::{self, Slot},
     settings::Settings,
@@ -59,6 +62,8 @@ pub(super) struct Conn {
     pub(super) version: Version,
     pub(super) opened: Instant,
     pub(super) tap: Arc<Tap>,
+    /// Runs an HTTP/1.1 connection; HTTP/2 runs by itself.
+    pub(super) driver: Option<Driver>,
     facts: Facts,
     info: OnceLock<LinkInfo>,
     /// The parent proxy accepted a login of this connection.
@@ -75,16 +80,55 @@ const DOUBTFUL: u8 = 1;
 const AUTHENTICATED: u8 = 2;
 
 impl Conn {
-    pub(super) fn new(hop: Hop, http2: bool, facts: Facts) -> Self {
+    /// HTTP/1.1 with a driver, HTTP/2 without.
+    pub(super) fn new(hop: Hop, facts: Facts, tap: Arc<Tap>, driver: Option<Driver>) -> Self {
         Self {
             hop,
-            version: if http2 { Version::HTTP_2 } else { Version::HTTP_11 },
+            version: if driver.is_some() { Version::HTTP_11 } else { Version::HTTP_2 },
             opened: Instant::now(),
-            tap: Arc::default(),
+            tap,
+            driver,
             facts,
             info: OnceLock::new(),
             known_to_parent: AtomicBool::new(false),
             identity: AtomicU8::new(FRESH),
+        }
+    }
+}
+
+impl Conn {
+    /// Sends on HTTP/1.1 and runs the connection until the head of the answer is there.
+    async fn send(
+        &self,
+        sender: &mut http1::SendRequest<SendBody>,
+        request: Request<SendBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<SendBody>>> {
+        let Some(driver) = &self.driver else { return sender.try_send_request(request).await };
+        let request = request.map(|body| match body {
+            SendBody::Stream(body) => SendBody::Watched(body, driver.sending()),
+            other => other,
+        });
+        let mut answer = pin!(sender.try_send_request(request));
+        let answer = poll_fn(|cx| driver.drive(cx, |cx| answer.as_mut().poll(cx))).await;
+        let is_upgrade = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS);
+        if is_upgrade || driver.is_sending() {
+            driver.detach();
+        }
+        answer
+    }
+
+    /// Waits until an HTTP/1.1 connection can take a request. False if it is closed.
+    pub(super) async fn ready(&self, sender: &mut http1::SendRequest<SendBody>) -> bool {
+        match &self.driver {
+            Some(driver) => poll_fn(|cx| driver.drive(cx, |cx| sender.poll_ready(cx))).await.is_ok(),
+            None => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Lets an idle connection notice what has happened to it.
+    pub(super) fn look(&self) {
+        if let Some(driver) = &self.driver {
+            driver.look();
         }
     }
 }
@@ -181,6 +225,9 @@ impl Link {
         if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL {
             return;
         }
+        if let Some(driver) = &self.conn.driver {
+            driver.rest();
+        }
         if let Sender::Http1(sender) = self.sender {
             self.shared.pool.put(&self.slot, sender, &self.conn);
         }
@@ -190,7 +237,7 @@ impl Link {
     /// through. False if it is closed.
     pub async fn ready(&mut self) -> bool {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.ready().await.is_ok(),
+            Sender::Http1(sender) => self.conn.ready(sender).await,
             Sender::Http2 { sender, .. } => sender.ready().await.is_ok(),
         }
     }
@@ -201,7 +248,7 @@ impl Link {
     /// absolute form to a parent proxy); on HTTP/2 as pseudo-header fields. A 407 from a parent proxy is answered here
     /// as often as its credential finds something new, if the body can be sent again; one that comes back in spite of
     /// that is the parent's refusal.
-    pub async fn send(&mut self, mut request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
+    pub async fn send(&mut self, mut request: Request<SendBody>) -> Result<Response<Answer>, SendError> {
         if self.conn.version == Version::HTTP_2 {
             to_http2(&mut request, self);
             return self.pass(request).await;
@@ -215,19 +262,24 @@ impl Link {
         Box::pin(self.send_to_parent(request)).await
     }
 
-    async fn pass(&mut self, request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
+    async fn pass(&mut self, request: Request<SendBody>) -> Result<Response<Answer>, SendError> {
         let result = match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http1(sender) => self.conn.send(sender, request).await,
             Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
         };
-        self.reused |= result.is_ok();
-        result.map_err(|mut error| {
-            let unsent = error.take_message().map(Box::new);
-            SendError { error: error.into_error(), unsent }
-        })
+        match result {
+            Ok(answer) => {
+                self.reused = true;
+                Ok(answer.map(|body| Answer::new(body, self.conn.clone())))
+            }
+            Err(mut error) => {
+                let unsent = error.take_message().map(Box::new);
+                Err(SendError { error: error.into_error(), unsent })
+            }
+        }
     }
 
-    async fn send_to_parent(&mut self, mut request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
+    async fn send_to_parent(&mut self, mut request: Request<SendBody>) -> Result<Response<Answer>, SendError> {
         to_absolute_form(request.uri_mut(), self);
         request.headers_mut().append(header::VIA, parent::via());
         let parent = self.settings.parent.as_ref().and_then(|proxy| Some((proxy.auth.clone()?, proxy.host.clone())));
@@ -309,7 +361,7 @@ fn copy_of(body: &SendBody) -> Option<SendBody> {
     match body {
         SendBody::Empty => Some(SendBody::Empty),
         SendBody::Full(bytes) => Some(SendBody::Full(bytes.clone())),
-        SendBody::Stream(_) => None,
+        SendBody::Stream(_) | SendBody::Watched(..) => None,
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod body;
 mod dial;
+mod driver;
 mod fetch;
 mod link;
 mod names;

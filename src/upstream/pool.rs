@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::quality::RandomState;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use indexmap::{Equivalent, IndexMap};
@@ -22,9 +23,10 @@ use super::{
     LinkError, Shared, Want,
     body::SendBody,
     dial::{self, Opened},
+    driver::Driver,
     link::{Conn, Link, Seat, Sender},
     settings::Settings,
-    tap::{Stream, Tapped},
+    tap::{Stream, Tap, Tapped},
 };
 use crate::{
     target::{Scheme, Target},
@@ -46,7 +48,7 @@ const MAX_HEADERS: usize = 256;
 /// All open connections.
 #[derive(Default)]
 pub(super) struct Pool {
-    slots: RwLock<IndexMap<Key, Arc<Slot>>>,
+    slots: RwLock<IndexMap<Key, Arc<Slot>, RandomState>>,
     idle: AtomicUsize,
     swept: AtomicBool,
 }
@@ -138,6 +140,17 @@ struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    /// Takes notice of what has happened to the connection meanwhile. False if it can take no request.
+    async fn works(&mut self) -> bool {
+        self.conn.look();
+        if self.sender.is_ready() {
+            return true;
+        }
+        !self.sender.is_closed() && tokio::time::timeout(SETTLE, self.conn.ready(&mut self.sender)).await == Ok(true)
+    }
+}
+
 /// An HTTP/2 connection.
 struct Common {
     sender: http2::SendRequest<SendBody>,
@@ -152,7 +165,7 @@ struct Common {
 /// What to do for a connection.
 enum Step {
     Take(Sender, Arc<Conn>),
-    Settle(Idle),
+    Try(Idle),
     Wait(watch::Receiver<Outcome>),
     Dial(Option<watch::Sender<Outcome>>),
 }
@@ -175,9 +188,8 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
     loop {
         match slot.next_step(&shared.pool, http1_only, want.fresh.then_some(asked), asked) {
             Step::Take(sender, conn) => return Ok(link(sender, conn, true)),
-            Step::Settle(mut idle) => {
-                let ready = tokio::time::timeout(SETTLE, idle.sender.ready()).await;
-                if matches!(ready, Ok(Ok(()))) {
+            Step::Try(mut idle) => {
+                if idle.works().await {
                     return Ok(link(Sender::Http1(idle.sender), idle.conn, true));
                 }
             }
@@ -243,7 +255,7 @@ enum Started {
 async fn open(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -> Result<Started, LinkError> {
     let opened = dial::open(shared, settings, want).await?;
     let Opened { io, http2, hop, facts } = opened;
-    let conn = Arc::new(Conn::new(hop, http2, facts));
+    let tap = Arc::<Tap>::default();
     let failed = |error: hyper::Error| LinkError::Connect { target: want.target.host_port(), why: error.to_string() };
     let head_bytes = settings.limits.head_bytes;
     if http2 {
@@ -257,22 +269,18 @@ async fn open(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -> Res
             .map_err(failed)?;
         let most = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         tokio::spawn(drive(connection, most.clone()));
-        return Ok(Started::Http2(sender, conn, most));
+        return Ok(Started::Http2(sender, Arc::new(Conn::new(hop, facts, tap, None)), most));
     }
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .max_headers(MAX_HEADERS)
         .max_header_size(head_bytes)
         .max_buf_size(head_bytes.max(MIN_BUFFER))
-        .handshake(TokioIo::new(Tapped::new(io, conn.tap.clone())))
+        .handshake(TokioIo::new(Tapped::new(io, tap.clone())))
         .await
         .map_err(failed)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-    });
-    Ok(Started::Http1(sender, conn))
+    let driver = Driver::new(connection.with_upgrades());
+    Ok(Started::Http1(sender, Arc::new(Conn::new(hop, facts, tap, Some(driver)))))
 }
 
 /// Runs an HTTP/2 connection, and keeps an eye on how many requests the origin allows at once.
@@ -387,34 +395,24 @@ impl Slot {
 }
 
 impl State {
-    /// The newest idle connection that works.
+    /// The newest idle connection that is not too old.
     fn take_idle(&mut self, pool: &Pool, now: Instant) -> Option<Step> {
-        let mut unsettled = None;
-        let mut at = self.idle.len();
-        while at > 0 {
-            at -= 1;
-            let idle = &self.idle[at];
-            if idle.sender.is_closed() || now.saturating_duration_since(idle.since) > IDLE_TIMEOUT {
-                self.idle.remove(at);
-                pool.idle.fetch_sub(1, Ordering::Relaxed);
-                unsettled = unsettled.map(|found: usize| found - 1);
-            } else if idle.sender.is_ready() {
-                let idle = self.idle.remove(at);
-                pool.idle.fetch_sub(1, Ordering::Relaxed);
-                return Some(Step::Take(Sender::Http1(idle.sender), idle.conn));
-            } else {
-                unsettled = unsettled.or(Some(at));
+        loop {
+            let idle = self.idle.pop()?;
+            pool.idle.fetch_sub(1, Ordering::Relaxed);
+            if !idle.sender.is_closed() && now.saturating_duration_since(idle.since) <= IDLE_TIMEOUT {
+                return Some(Step::Try(idle));
             }
         }
-        let idle = self.idle.remove(unsettled?);
-        pool.idle.fetch_sub(1, Ordering::Relaxed);
-        Some(Step::Settle(idle))
     }
 
     fn sweep(&mut self, now: Instant) -> usize {
         let before = self.idle.len();
         let old = |since: Instant| now.saturating_duration_since(since) > IDLE_TIMEOUT;
-        self.idle.retain(|idle| !idle.sender.is_closed() && !old(idle.since));
+        self.idle.retain(|idle| {
+            idle.conn.look();
+            !idle.sender.is_closed() && !old(idle.since)
+        });
         self.common.retain(|common| {
             !common.sender.is_closed() && (common.seats.load(Ordering::Relaxed) > 0 || !old(common.used))
         });

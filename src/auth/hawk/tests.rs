@@ -91,13 +91,9 @@ impl Talk {
         self.round.challenges = challenge::parse(&map, &header::WWW_AUTHENTICATE);
         let asked = self.scheme.reply_prefix(status, &map, &self.round);
         let reply = Reply {
-            status,
-            headers: &map,
-            hop: Hop::Origin,
-            request: &self.request,
-            target: &target,
             body: &body[..body.len().min(asked)],
             body_complete: complete,
+            ..Reply::new(status, &map, Hop::Origin, &self.request, &target)
         };
         self.scheme.review(&reply, &mut self.round)
     }
