@@ -398,7 +398,7 @@ pub(crate) fn private_key_der(text: &str) -> Result<Zeroizing<Vec<u8>>, KeyError
 }
 
 /// RFC 7638 over the required members, which have to stand in alphabetical order.
-fn jwk_thumbprint(members: Map<String, Value>) -> String {
+pub(crate) fn jwk_thumbprint(members: Map<String, Value>) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, Value::Object(members).to_string().as_bytes()))
 }
 

@@ -17,6 +17,7 @@ use futures_util::future::BoxFuture;
 
 use super::{
     command,
+    holdings::Which,
     scheme::{AuthError, AuthScheme},
 };
 use crate::{
@@ -115,7 +116,7 @@ impl Sources {
                 Reference::Env { .. } => None,
                 Reference::File(_) | Reference::Bytes(_) => Some(self.file_check),
                 Reference::Exec(_) | Reference::Keyring { .. } | Reference::Secret(_) => Some(self.ttl),
-                Reference::Token(_) => Some(Duration::ZERO),
+                Reference::Token(_) | Reference::IdToken(_) => Some(Duration::ZERO),
             })
             .min()
     }
@@ -154,6 +155,7 @@ impl Sources {
         match reference {
             Reference::Env { name, default } => env(name, default.as_deref()),
             Reference::Token(name) => self.token(name, refused).await,
+            Reference::IdToken(name) => self.id_token(name, refused).await,
             kept => self.kept(kept, refused.is_some()).await,
         }
     }
@@ -212,6 +214,7 @@ impl Sources {
             Reference::Secret(name) => self.stored(name.clone()).await.map_err(missing),
             Reference::Env { name, default } => env(name, default.as_deref()),
             Reference::Token(name) => self.token(name, None).await,
+            Reference::IdToken(name) => self.id_token(name, None).await,
         }
     }
 
@@ -240,6 +243,21 @@ impl Sources {
                 TOKEN_TIMEOUT.as_secs()
             ))),
         }
+    }
+}
+
+impl Sources {
+    /// The ID token that came with another credential's token.
+    async fn id_token(&self, name: &str, refused: Option<&Secret>) -> Result<Secret, AuthError> {
+        // Makes sure that there are tokens, by a login if need be.
+        self.token(name, refused).await?;
+        let scheme = self.credentials.get().and_then(|lookup| lookup(name));
+        let Some(holder) = scheme.and_then(|scheme| scheme.holder()) else {
+            return Err(AuthError::missing(format!(
+                "${{token:{name}.id_token}} cannot be read: only credentials of type `oauth2` have ID tokens"
+            )));
+        };
+        holder.obtain(None, Which::IdToken).await
     }
 }
 

@@ -194,7 +194,7 @@ fn each_token(node: &Node, found: &mut dyn FnMut(&str, &Place)) {
         Value::Mapping(entries) => entries.iter().for_each(|entry| each_token(&entry.value, found)),
         Value::Scalar(scalar) if scalar.text.contains("${token:") => {
             for reference in Text::parse(&scalar.text).iter().flat_map(Text::references) {
-                if let Reference::Token(name) = reference {
+                if let Reference::Token(name) | Reference::IdToken(name) = reference {
                     found(name, &node.place);
                 }
             }

@@ -51,6 +51,8 @@ pub enum Reference {
     Secret(String),
     /// `${token:credential}`: the current token of another credential.
     Token(String),
+    /// `${token:credential.id_token}`: its ID token.
+    IdToken(String),
 }
 
 /// What is wrong with a reference.
@@ -216,7 +218,10 @@ impl Reference {
                 _ => Err(TextError(format!("`${{{inner}}}`: write `${{keyring:service/user}}`"))),
             },
             "secret" => Ok(Self::Secret(rest.into())),
-            "token" => Ok(Self::Token(rest.into())),
+            "token" => Ok(match rest.strip_suffix(".id_token") {
+                Some(name) if !name.is_empty() => Self::IdToken(name.into()),
+                _ => Self::Token(rest.into()),
+            }),
             other => Err(TextError(format!("`${{{other}:...}}` is not a kind of reference"))),
         }
     }
@@ -232,6 +237,7 @@ impl fmt::Display for Reference {
             Self::Keyring { service, user } => write!(f, "${{keyring:{service}/{user}}}"),
             Self::Secret(name) => write!(f, "${{secret:{name}}}"),
             Self::Token(name) => write!(f, "${{token:{name}}}"),
+            Self::IdToken(name) => write!(f, "${{token:{name}.id_token}}"),
         }
     }
 }

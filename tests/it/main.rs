@@ -27,6 +27,7 @@ mod lists;
 mod ntlm;
 mod oauth1;
 mod oauth2;
+mod recipes;
 mod rotation;
 mod rules;
 mod schemes;

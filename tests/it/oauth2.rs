@@ -228,9 +228,27 @@ async fn an_endpoint_that_answers_rubbish_lets_nothing_out() {
         Scripted::json(200, "{\"error\": \"temporarily_unavailable\"}"),
         Scripted::json(200, format!("{{\"access_token\": \"{leak}\\r\\nX-Evil: 1\", \"token_type\": \"Bearer\"}}")),
         Scripted::json(200, format!("{{\"access_token\": \"\", \"token_type\": \"Bearer\", \"x\": \"{leak}\"}}")),
+        Scripted::json(200, "null"),
+        Scripted::json(200, format!("\"{leak}\"")),
+        Scripted::json(200, "{\"access_token\": null}"),
+        Scripted::json(200, "{\"access_token\": 7}"),
+        Scripted::json(200, format!("{{\"access_token\": [\"{leak}\"]}}")),
+        Scripted::json(200, format!("{{\"access_token\": \"{leak}\\u0000\"}}")),
+        Scripted::json(200, format!("{{\"access_token\": \"{leak}\\u00e9\"}}")),
+        Scripted::json(200, format!("{{\"access_token\": \"{leak}\", \"token_type\": \"DPoP\"}}")),
+        Scripted::json(200, format!("{{\"access_token\": \"{leak}\", \"token_type\": \"mac\"}}")),
+        Scripted::json(200, "[".repeat(100_000)),
+        Scripted::json(200, "{\"error\": {\"code\": 7, \"message\": \"no\"}}"),
+        Scripted { content_type: "text/plain", ..Scripted::json(400, "error=invalid_scope&error_description=x") },
+        Scripted { content_type: "text/plain", ..Scripted::json(200, format!("token={leak}")) },
+        Scripted::json(204, ""),
+        Scripted::json(302, ""),
+        Scripted::json(404, "{}"),
+        Scripted { headers: vec![("retry-after", "2".into())], ..Scripted::json(429, leak.clone()) },
         Scripted::json(200, "x".repeat(2 << 20)),
         Scripted { headers: vec![("location", "http://127.0.0.1:1/".into())], ..Scripted::json(307, "") },
     ];
+    assert!(answers.len() >= 25);
     for answer in answers {
         let shown = format!("{} {:.60}", answer.status, answer.body);
         let (tokens, secret) = (TokenServer::start().await, canary("client-secret"));
@@ -248,6 +266,25 @@ async fn an_endpoint_that_answers_rubbish_lets_nothing_out() {
         assert_eq!(origin.hits(), 0, "{shown}");
         assert!(tokens.calls() >= 1, "{shown}: the endpoint was never asked");
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_recovers_is_asked_again_after_a_while() {
+    let (tokens, secret) = (TokenServer::start().await, canary("client-secret"));
+    tokens.script(Scripted::json(500, ""));
+    let origin = guarded(&tokens).await;
+    let proxy = start(config(&origin.base(), &tokens, ""), &secret).await;
+    let client = Client::new(&proxy);
+    let first = client.get(&origin.url("/")).await;
+    first.is_problem(503, "token-endpoint");
+    assert!(first.header("retry-after").is_some());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while client.get(&origin.url("/")).await.status != 200 {
+        assert!(Instant::now() < deadline, "it is never asked again");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(tokens.calls(), 2, "requests in between are told at once");
+    register(&proxy, &tokens);
 }
 
 #[tokio::test]

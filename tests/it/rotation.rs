@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Client, Origin, Proxy, TokenServer, canary, contains, origin::text, proxy, until};
+use crate::harness::{
+    Client, Origin, Proxy, TokenServer, canary, contains, origin::text, proxy, token::Scripted, until,
+};
 
 fn config(origin: &Origin, tokens: &TokenServer, seed: &str, marker: &str) -> String {
     format!(
@@ -70,7 +72,11 @@ async fn a_rotated_token_is_on_disk_before_the_access_token_is_used() {
     for secret in tokens.issued() {
         assert!(!contains(&stored, secret.as_bytes()), "a token in the open");
     }
-    for (calls, data) in [(2, &left), (3, &left)] {
+    // The access token is kept as well: as long as it is good nothing is asked. Then the rotated token is spent.
+    for (calls, data, refused) in [(1, &left, false), (2, &left, true), (3, &left, true)] {
+        if refused {
+            tokens.revoke_all();
+        }
         let again = start(&config, data, &tokens).await;
         assert_eq!(Client::new(&again).get(&origin.url("/")).await.status, 200);
         assert_eq!(tokens.calls(), calls);
@@ -134,4 +140,45 @@ async fn a_new_seed_in_the_file_wins_over_what_is_stored() {
     assert_eq!(client.get(&origin.url("/")).await.status, 200);
     assert!(!tokens.family_revoked());
     until("the store", || data.join("tokens.enc").exists()).await;
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_a_refresh_is_mended_or_told_honestly() {
+    for spent_meanwhile in [false, true] {
+        let (tokens, seed, folder) = (TokenServer::start().await, canary("seed"), tempfile::tempdir().unwrap());
+        let data = folder.path().join("data");
+        tokens.seed_refresh(&seed);
+        let origin = guarded(&tokens, || {}).await;
+        let config = config(&origin, &tokens, &seed, "m");
+        let first = start(&config, &data, &tokens).await;
+        assert_eq!(Client::new(&first).get(&origin.url("/")).await.status, 200);
+        // The token is refused; the refresh has left, its answer never comes.
+        tokens.revoke_all();
+        tokens.hold();
+        let (client, url) = (Client::new(&first), origin.url("/"));
+        let asking = tokio::spawn(async move { client.open(crate::harness::client::get(&url)).await });
+        until("the refresh", || tokens.waiting() > 0).await;
+        first.kill();
+        asking.abort();
+        // The held request is answered after all, to nobody: its refresh token is spent, or the server has failed.
+        if !spent_meanwhile {
+            tokens.script(Scripted::json(500, ""));
+        }
+        let held = tokens.waiting();
+        tokens.release();
+        until("the lost answer", || tokens.waiting() < held).await;
+        let calls = tokens.calls();
+        let again = start(&config, &data, &tokens).await;
+        for _ in 0..3 {
+            let answer = Client::new(&again).get(&origin.url("/")).await;
+            if spent_meanwhile {
+                answer.is_problem(502, "credential-rejected");
+                assert!(answer.text().contains("cut off"), "{}", answer.text());
+            } else {
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            }
+        }
+        assert_eq!(tokens.calls(), calls + 1, "it is tried once more, and only once");
+        tokens.issued().iter().for_each(|token| again.register_canary(token));
+    }
 }

@@ -169,11 +169,13 @@ impl Client {
                     plain(iss)
                 )));
             }
+            // An ID token in the answer says it in its place (RFC 9207 section 2.4).
             (None, Some(_))
-                if facts
-                    .metadata
-                    .as_ref()
-                    .is_some_and(|metadata| metadata.authorization_response_iss_parameter_supported) =>
+                if params.get("id_token").is_none()
+                    && facts
+                        .metadata
+                        .as_ref()
+                        .is_some_and(|metadata| metadata.authorization_response_iss_parameter_supported) =>
             {
                 return Err(
                     self.login_failed("the answer names no issuer, though this server says that it always does")

@@ -66,6 +66,8 @@ impl Identity {
                 form.add("client_id", &self.id);
                 form.add("client_secret", secret);
             }
+            // An assertion may be all that the server wants to know.
+            ClientAuth::None if self.id.is_empty() => {}
             ClientAuth::None | ClientAuth::Tls => form.add("client_id", &self.id),
             ClientAuth::PrivateKeyJwt => {
                 let (key, header) = self.key.as_ref().ok_or("`client_key` is missing")?;

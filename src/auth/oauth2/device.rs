@@ -62,7 +62,7 @@ pub(super) async fn begin(account: &Arc<Account>) -> Result<Begun, AuthError> {
     let number = |name: &str| members.get(name).and_then(seconds);
     let grant = Grant {
         code,
-        interval: Duration::from_secs(number("interval").unwrap_or(5).min(300)),
+        interval: members.get("interval").and_then(Value::as_f64).map_or(PACE, pace),
         life: Duration::from_secs(number("expires_in").unwrap_or(1800)),
     };
     Ok(Begun { prompt, rest: Rest::Done(poll(account.clone(), facts, grant)) })
@@ -85,10 +85,7 @@ fn poll(account: Arc<Account>, facts: Facts, grant: Grant) -> BoxFuture<'static,
                 Ok(tokens) => return account.keep(&facts, tokens, sent, key.as_ref()).await,
                 Err(Failure::Refused(refusal)) => match refusal.code.as_str() {
                     "authorization_pending" => {}
-                    "slow_down" => {
-                        let asked = refusal.interval.map_or(Duration::ZERO, Duration::from_secs);
-                        interval = (interval + SLOWER).max(asked).min(Duration::from_secs(300));
-                    }
+                    "slow_down" => interval = slower(interval, refusal.interval),
                     "access_denied" => return Err(client.login_failed("the person said no")),
                     "expired_token" => return Err(client.login_failed("the code has ended; begin again")),
                     _ => return Err(client.explain(Failure::Refused(refusal), &facts, &ask)),
@@ -102,8 +99,18 @@ fn poll(account: Arc<Account>, facts: Facts, grant: Grant) -> BoxFuture<'static,
     })
 }
 
+/// An interval that a server names, within reason.
+fn pace(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(PACE).min(SLOWEST)
+}
+
+/// Five seconds more for good, or what the server names.
+fn slower(interval: Duration, asked: Option<u64>) -> Duration {
+    (interval + SLOWER).max(asked.map_or(Duration::ZERO, Duration::from_secs)).min(SLOWEST)
+}
+
 fn doubled(interval: Duration) -> Duration {
-    (interval * 2).clamp(Duration::from_secs(1), Duration::from_secs(300))
+    (interval * 2).min(SLOWEST)
 }
 
 /// Only addresses of the web are shown to a person.
@@ -112,4 +119,21 @@ fn is_web(text: &str) -> bool {
     url::Url::parse(&text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()))
 }
 
+/// RFC 8628 section 3.2.
+const PACE: Duration = Duration::from_secs(5);
+/// RFC 8628 section 3.5.
 const SLOWER: Duration = Duration::from_secs(5);
+const SLOWEST: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_the_servers_and_only_gets_slower() {
+        let seconds = |interval: Duration| interval.as_secs();
+        assert_eq!((seconds(pace(2.0)), seconds(pace(-1.0)), seconds(pace(9999.0))), (2, 5, 300));
+        assert_eq!((seconds(slower(PACE, None)), seconds(slower(PACE, Some(60)))), (10, 60));
+        assert_eq!((seconds(doubled(PACE)), seconds(doubled(SLOWEST))), (10, 300));
+    }
+}

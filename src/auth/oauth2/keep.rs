@@ -152,7 +152,8 @@ impl Client {
             None => return Ok(None),
         };
         let Some(refresh) = record.usable_refresh().cloned() else {
-            return if seeded { Err(self.dead(&record)) } else { Ok(None) };
+            let person = seeded || grant.is_some_and(Grant::is_interactive);
+            return if person && record.spent { Err(self.dead(&record)) } else { Ok(None) };
         };
         if !seeded && !self.config.auto_refresh {
             return Ok(None);
@@ -176,7 +177,10 @@ impl Client {
                     return Ok(Some(token));
                 }
                 let dead = Record { spent: true, ..record };
-                held.save(Record { spending: None, ..dead.clone() }).await;
+                held.save(dead.clone()).await;
+                if seeded && dead.spending.is_some() {
+                    return Err(self.dead(&dead));
+                }
                 if seeded {
                     let failure = Failure::Refused(refusal);
                     return Err(self.explain(failure, facts, &Ask::Refresh(&refresh)));
@@ -350,22 +354,24 @@ impl Client {
         }
     }
 
+    /// What is said when the refresh token is of no more use.
     fn dead(&self, record: &Record) -> AuthError {
+        let why = if record.spending.is_some() {
+            "an earlier refresh was cut off before its answer could be stored, and the server takes its refresh token \
+             only once"
+        } else {
+            "the server has refused the refresh token: it has ended, was revoked, or was used by somebody else"
+        };
         if self.config.grant == Some(Grant::RefreshToken) {
             let message = format!(
-                "credential `{}`: the server has refused the refresh token: it has ended, was revoked, or was used by \
-                 somebody else. Put a new one into `refresh_token`, or forget it with `countersign token delete {0}`",
+                "credential `{}`: {why}. Put a new one into `refresh_token`, or begin with the same again after \
+                 `countersign token delete {0}`",
                 self.credential
             );
             return AuthError::new(AuthErrorKind::Rejected, message);
         }
         let mut error = self.login_needed();
-        error.message.push_str(if record.spending.is_some() {
-            " (an earlier refresh was cut off before its answer could be stored, and the server takes its refresh token \
-             only once)"
-        } else {
-            " (the server has refused the refresh token: it has ended or was revoked)"
-        });
+        error.message.push_str(&format!(" ({why})"));
         error
     }
 

@@ -19,6 +19,11 @@ use crate::{
     target::Target,
 };
 
+mod grants;
+mod logins;
+
+const ROUND: Round = Round::new();
+
 struct Setup {
     context: BuildContext,
     clock: Arc<HandClock>,
@@ -210,13 +215,22 @@ async fn a_refusal_renews_once_and_not_in_a_storm() {
 }
 
 fn review(scheme: &dyn AuthScheme, status: u16, challenge: &str, round: &mut Round) -> Verdict {
-    let request = head("https://api.test/");
     let mut headers = http::HeaderMap::new();
     headers.insert("www-authenticate", challenge.parse().unwrap());
-    round.challenges = crate::auth::challenge::parse(&headers, &http::header::WWW_AUTHENTICATE);
+    judged(scheme, status, &headers, &head("https://api.test/"), round)
+}
+
+fn judged(
+    scheme: &dyn AuthScheme,
+    status: u16,
+    headers: &http::HeaderMap,
+    request: &Parts,
+    round: &mut Round,
+) -> Verdict {
+    round.challenges = crate::auth::challenge::parse(headers, &http::header::WWW_AUTHENTICATE);
     let target = Target::from_uri(&request.uri).unwrap();
     let status = http::StatusCode::from_u16(status).unwrap();
-    scheme.review(&Reply::new(status, &headers, Hop::Origin, &request, &target), round)
+    scheme.review(&Reply::new(status, headers, Hop::Origin, request, &target), round)
 }
 
 /// Rotates at each refresh, and refuses any token but the newest.
@@ -355,7 +369,11 @@ async fn a_dead_refresh_token_says_so() {
 
 #[tokio::test]
 async fn an_unreachable_endpoint_passes_and_an_endless_answer_does_not() {
-    for (failure, passing) in [(FetchError::Connect("refused".into()), true), (FetchError::TooLarge(1), false)] {
+    for (failure, passing) in [
+        (FetchError::Connect("refused".into()), true),
+        (FetchError::Timeout(std::time::Duration::from_secs(30)), true),
+        (FetchError::TooLarge(1), false),
+    ] {
         let setup = Setup::new(Endpoint::new(move |_, _| Err(failure.clone())));
         let error = ready(&*setup.build(robot()), &setup.context).await.unwrap_err();
         assert_eq!(error.retry_after.is_some(), passing, "{error}");
@@ -464,5 +482,22 @@ fn configurations_that_cannot_work_are_refused_with_all_their_errors() {
     for fine in ["http://127.0.0.1:1/token", "http://localhost/token", "http://[::1]/token"] {
         let config = SchemeConfig::from_json("oauth2", with(robot(), value!({"token_url": fine}))).unwrap();
         assert!(config.build("acme", &setup.context).is_ok(), "{fine}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_answer_is_too_strange(body in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), status in 100_u16..600,
+        text in "\\{\"(access_token|error|expires_in|scope|interval)\":.{0,40}\\}") {
+        for body in [body, text.into_bytes()] {
+            let answer = http::Response::builder().status(status).body(bytes::Bytes::from(body)).unwrap();
+            let _ = answer::read(&answer, std::time::UNIX_EPOCH);
+        }
+    }
+
+    #[test]
+    fn no_stored_record_is_too_strange(text in ".{0,200}|\\{\"[a-z_]{1,14}\":.{0,30}\\}") {
+        let secret = Secret::new(text);
+        let _ = (record::Record::from_text(&secret), jwt::decode(&secret));
     }
 }

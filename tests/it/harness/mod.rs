@@ -5,6 +5,7 @@
 
 pub mod ca;
 pub mod client;
+pub mod idp;
 pub mod origin;
 pub mod proxy;
 pub mod raw;

@@ -214,6 +214,14 @@ impl Proxy {
         signal(self.pid(), rustix::process::Signal::TERM);
     }
 
+    /// Ends it as a crash would.
+    pub fn kill(&self) {
+        let mut child = self.child.lock().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        *self.stopped.lock().unwrap() = true;
+    }
+
     /// Waits for the end; the exit code.
     pub fn wait(&self) -> Option<i32> {
         let start = Instant::now();
