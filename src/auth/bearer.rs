@@ -78,7 +78,11 @@ impl Bearer {
                 return Err(AuthError::missing(format!("credential `{owner}`: `{key}` is empty")));
             }
             let header = header_value(&owner, key, &prefixed(&prefix, secret.expose()))?;
-            Ok(Token { secret: secret.clone(), header, odd: !is_b64token(secret.expose()) })
+            let odd = !is_b64token(secret.expose());
+            if odd {
+                tracing::warn!(credential = %owner, "the token holds characters that RFC 6750 does not allow; it is sent as it is");
+            }
+            Ok(Token { secret: secret.clone(), header, odd })
         })?;
         Ok(Self { scheme, credential, slots: [Slot::Header(header::AUTHORIZATION)], value })
     }

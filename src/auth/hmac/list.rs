@@ -64,6 +64,9 @@ fn yes() -> bool {
     true
 }
 
+/// Name and value.
+type Item = (Vec<u8>, Vec<u8>);
+
 /// A list with its defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct List {
@@ -113,7 +116,7 @@ impl List {
         Ok(out)
     }
 
-    fn items(&self, view: &View<'_>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, AuthError> {
+    fn items(&self, view: &View<'_>) -> Result<Vec<Item>, AuthError> {
         let text = match self.kind {
             Kind::Headers => {
                 let headers = &view.head.headers;
@@ -159,8 +162,8 @@ fn pair(between: &str, line: bool) -> Each {
 }
 
 /// Neighbours of one name become one.
-fn merged(items: Vec<(Vec<u8>, Vec<u8>)>, between: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut out: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+fn merged(items: Vec<Item>, between: &[u8]) -> Vec<Item> {
+    let mut out: Vec<Item> = Vec::new();
     for (name, value) in items {
         match out.iter_mut().find(|(known, _)| *known == name) {
             Some((_, all)) => {

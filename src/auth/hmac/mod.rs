@@ -1,46 +1,41 @@
 //! `hmac`: a signature made as a template says: which parts of the request are signed, how, with what, and where it goes.
 //!
-//! `template` is the language, `list` writes sorted fields and parameters, `stamp` times and nonces, `eval` puts a request
-//! in. One send goes like this: what `set` writes without `{signature}` is written first, so that it can be signed; then
-//! `sign` is filled and signed; then the rest of `set` is written.
+//! `config` is what the user writes, `template` the language, `list` writes sorted fields and parameters, `stamp` times and
+//! nonces, `eval` puts a request in, `sign` is the arithmetic. One send goes like this: what `set` writes without
+//! `{signature}` is written first, so that it can be signed; then `sign` is filled and signed; then the rest of `set` is
+//! written.
 
+mod config;
 mod eval;
 mod list;
+mod sign;
 mod stamp;
 mod template;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
-use aws_lc_rs::hmac;
-use base64::{
-    Engine,
-    prelude::{BASE64_STANDARD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD},
-};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, StatusCode, header, request::Parts};
 use indexmap::IndexMap;
-use md5::{Digest, Md5};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use self::{
-    eval::{View, tells_length},
-    list::List,
-    stamp::{Nonces, hex},
-    template::{Value, unknown},
-};
+pub(crate) use self::sign::unhex;
 pub use self::{
+    config::{HmacConfig, SetConfig},
     list::{Kind, ListConfig},
+    sign::{Algorithm, Encoding, KeyEncoding},
     stamp::{NonceFormat, TimeFormat},
     template::{Each, Signed, Template, Written},
+};
+use self::{
+    config::{check, is_final},
+    eval::{View, tells_length},
+    list::List,
+    stamp::Nonces,
+    template::Value,
 };
 use super::{
     AuthError, AuthScheme, Build, BuildContext,
@@ -51,146 +46,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{
-        text::{Reference, Text},
-        units::HumanDuration,
-    },
+    config::text::{Reference, Text},
     secret::Secret,
 };
-
-/// `hmac:`
-#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HmacConfig {
-    /// The secret key.
-    pub key: Text,
-    /// How the key's text becomes bytes.
-    #[serde(default)]
-    pub key_encoding: KeyEncoding,
-    /// The public name of the key, for `{key_id}`. It may be shown; where it must not be, write the reference into `set`.
-    #[serde(default)]
-    pub key_id: Option<Text>,
-    /// The hash function of the HMAC.
-    #[serde(default)]
-    pub algorithm: Algorithm,
-    /// How `{signature}` is written.
-    #[serde(default)]
-    pub encoding: Encoding,
-    /// Texts that the key is turned into another one with, one after the other: key = HMAC(key, text).
-    #[serde(default)]
-    pub derive: Vec<Signed>,
-    /// What is signed.
-    pub sign: Signed,
-    /// Templates with names, for `{parts.name}` in others.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, Signed>")]
-    pub parts: IndexMap<String, Signed>,
-    /// Lists of fields or parameters with names, for `{lists.name}`.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, ListConfig>")]
-    pub lists: IndexMap<String, ListConfig>,
-    /// How `{timestamp}` is written.
-    #[serde(default = "unix")]
-    pub timestamp: TimeFormat,
-    /// How long after `{timestamp}` the time of `{expires}` is.
-    #[serde(default = "five_minutes")]
-    pub lifetime: HumanDuration,
-    /// How `{nonce}` is made, once for each send.
-    #[serde(default)]
-    pub nonce: NonceFormat,
-    /// Where everything goes.
-    pub set: SetConfig,
-    /// Header fields for requests that lack them, written before anything is signed. What the client sends stays.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, Signed>")]
-    pub defaults: IndexMap<String, Signed>,
-    /// After a 401 or 403, take the server's time from its `Date` and try once more, if ours was wrong.
-    #[serde(default = "yes")]
-    pub clock_correction: bool,
-}
-
-/// How the key's text becomes bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum KeyEncoding {
-    /// UTF-8.
-    #[default]
-    Text,
-    /// Base64, padded or not.
-    Base64,
-    /// Base64 for URLs, padded or not.
-    Base64url,
-    /// Hexadecimal digits.
-    Hex,
-}
-
-/// The hash function of the HMAC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Algorithm {
-    /// SHA-256.
-    #[default]
-    Sha256,
-    /// SHA-384.
-    Sha384,
-    /// SHA-512.
-    Sha512,
-    /// SHA-1, for old servers.
-    Sha1,
-    /// MD5, for older ones.
-    Md5,
-}
-
-/// How the signature is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum Encoding {
-    /// Lower-case hexadecimal digits.
-    #[default]
-    #[serde(rename = "hex")]
-    Hex,
-    /// Upper-case hexadecimal digits.
-    #[serde(rename = "HEX")]
-    HexUpper,
-    /// Base64 with padding.
-    #[serde(rename = "base64")]
-    Base64,
-    /// Base64 for URLs with padding.
-    #[serde(rename = "base64url")]
-    Base64url,
-    /// Base64 for URLs without padding.
-    #[serde(rename = "base64url_nopad")]
-    Base64urlNopad,
-}
-
-/// Where everything goes: name to template. What holds no `{signature}` is written before signing.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SetConfig {
-    /// Fields of a form body, after those that are there. Written first.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, Written>")]
-    pub form: IndexMap<String, Written>,
-    /// Query parameters, after those that are there.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, Written>")]
-    pub query: IndexMap<String, Written>,
-    /// Header fields, in place of what is there.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, Written>")]
-    pub headers: IndexMap<String, Written>,
-}
-
-fn unix() -> TimeFormat {
-    TimeFormat::Unix(0)
-}
-
-fn five_minutes() -> HumanDuration {
-    HumanDuration(Duration::from_secs(300))
-}
-
-fn yes() -> bool {
-    true
-}
 
 impl Build for HmacConfig {
     fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
@@ -224,100 +82,6 @@ impl Build for HmacConfig {
             clock: context.clock.clone(),
         }))
     }
-}
-
-impl HmacConfig {
-    fn slots(&self, errors: &mut Vec<String>) -> Vec<Slot> {
-        let mut slots = Vec::new();
-        for name in self.set.headers.keys() {
-            match header_name(name) {
-                Ok(name) => slots.push(Slot::Header(name)),
-                Err(why) => errors.extend(why),
-            }
-        }
-        slots.extend(self.set.query.keys().map(|name| Slot::Query(name.clone())));
-        if self.set.query.contains_key("") || self.set.form.contains_key("") {
-            errors.push("`set`: a name is empty".to_owned());
-        }
-        let all = self.written();
-        if !all.clone().any(is_final) {
-            errors.push("`set` does not place `{signature}` anywhere".to_owned());
-        }
-        slots
-    }
-
-    fn written(&self) -> impl Iterator<Item = &Written> + Clone {
-        self.set.form.values().chain(self.set.query.values()).chain(self.set.headers.values())
-    }
-
-    /// Every template but those of lists, as what they ask for.
-    fn values<'a>(&'a self, lists: &'a IndexMap<String, List>) -> impl Iterator<Item = &'a Value> {
-        let signed = std::iter::once(&self.sign).chain(&self.derive).chain(self.parts.values());
-        let signed = signed.chain(self.defaults.values()).flat_map(Template::values);
-        let each = lists.values().flat_map(List::templates).flat_map(Template::values);
-        signed.chain(each).chain(self.written().flat_map(Template::values))
-    }
-
-    fn references<'a>(&'a self, lists: &'a IndexMap<String, List>) -> Vec<Reference> {
-        let signed = std::iter::once(&self.sign).chain(&self.derive).chain(self.parts.values());
-        let signed = signed.chain(self.defaults.values()).flat_map(Template::references);
-        let each = lists.values().flat_map(List::templates).flat_map(Template::references);
-        let mut all = Vec::new();
-        for reference in signed.chain(each).chain(self.written().flat_map(Template::references)) {
-            if !all.contains(reference) {
-                all.push(reference.clone());
-            }
-        }
-        all
-    }
-}
-
-/// True for a template that can be filled only after signing.
-fn is_final(template: &Written) -> bool {
-    template.values().any(|value| *value == Value::Signature)
-}
-
-/// Names that do not exist, and parts that need themselves.
-fn check(config: &HmacConfig, lists: &IndexMap<String, List>) -> Vec<String> {
-    let mut errors = Vec::new();
-    for value in config.values(lists) {
-        let found = match value {
-            Value::Part(name) if !config.parts.contains_key(name) => {
-                unknown("part", name, config.parts.keys().map(String::as_str))
-            }
-            Value::List(name) if !lists.contains_key(name) => unknown("list", name, lists.keys().map(String::as_str)),
-            _ => continue,
-        };
-        if !errors.contains(&found) {
-            errors.push(found);
-        }
-    }
-    for (name, template) in &config.parts {
-        if reaches(template, name, config, lists, &mut Vec::new()) {
-            errors.push(format!("the part `{name}` needs itself"));
-        }
-    }
-    errors
-}
-
-fn reaches<'a, const SCOPE: u8>(
-    from: &'a Template<SCOPE>,
-    goal: &str,
-    config: &'a HmacConfig,
-    lists: &'a IndexMap<String, List>,
-    seen: &mut Vec<&'a str>,
-) -> bool {
-    from.values().any(|value| match value {
-        Value::Part(name) if name == goal => true,
-        Value::Part(name) if !seen.contains(&name.as_str()) => {
-            seen.push(name);
-            config.parts.get(name).is_some_and(|part| reaches(part, goal, config, lists, seen))
-        }
-        Value::List(name) => lists
-            .get(name)
-            .is_some_and(|list| list.templates().into_iter().any(|each| reaches(each, goal, config, lists, seen))),
-        _ => false,
-    })
 }
 
 /// What the templates ask for.
@@ -375,76 +139,6 @@ fn material(config: &HmacConfig, credential: &Arc<str>, context: &BuildContext) 
         let references = references.iter().cloned().zip(values.iter().cloned()).collect();
         Ok(Material { key, key_id: key_id.expose().to_owned(), references })
     })
-}
-
-impl KeyEncoding {
-    fn decode(self, text: &str) -> Option<Zeroizing<Vec<u8>>> {
-        let bare = text.trim().trim_end_matches('=');
-        let bytes = match self {
-            Self::Text => text.as_bytes().to_vec(),
-            Self::Base64 => BASE64_LENIENT.decode(bare).ok()?,
-            Self::Base64url => BASE64_URL_SAFE_NO_PAD.decode(bare).ok()?,
-            Self::Hex => unhex(text.trim())?,
-        };
-        Some(Zeroizing::new(bytes))
-    }
-
-    fn what(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Base64 => "base64",
-            Self::Base64url => "base64 for URLs",
-            Self::Hex => "an even number of hexadecimal digits",
-        }
-    }
-}
-
-const BASE64_LENIENT: base64::engine::GeneralPurpose = base64::prelude::BASE64_STANDARD_NO_PAD;
-
-/// Reads hexadecimal digits.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> =
-        text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect::<Option<_>>()?;
-    (digits.len() % 2 == 0).then(|| digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
-}
-
-impl Algorithm {
-    /// HMAC of `text` (RFC 2104).
-    fn sign(self, key: &[u8], text: &[u8]) -> Vec<u8> {
-        let algorithm = match self {
-            Self::Sha256 => hmac::HMAC_SHA256,
-            Self::Sha384 => hmac::HMAC_SHA384,
-            Self::Sha512 => hmac::HMAC_SHA512,
-            Self::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            Self::Md5 => return hmac_md5(key, text),
-        };
-        hmac::sign(&hmac::Key::new(algorithm, key), text).as_ref().to_vec()
-    }
-}
-
-/// HMAC-MD5, which the crypto library lacks.
-fn hmac_md5(key: &[u8], text: &[u8]) -> Vec<u8> {
-    let mut block = Zeroizing::new([0_u8; 64]);
-    if key.len() > block.len() {
-        block[..16].copy_from_slice(&Md5::digest(key));
-    } else {
-        block[..key.len()].copy_from_slice(key);
-    }
-    let pad = |with: u8| Zeroizing::new(block.map(|byte| byte ^ with));
-    let inner = Md5::new().chain_update(*pad(0x36)).chain_update(text).finalize();
-    Md5::new().chain_update(*pad(0x5c)).chain_update(inner).finalize().to_vec()
-}
-
-impl Encoding {
-    fn write(self, bytes: &[u8]) -> String {
-        match self {
-            Self::Hex => hex(bytes),
-            Self::HexUpper => hex(bytes).to_ascii_uppercase(),
-            Self::Base64 => BASE64_STANDARD.encode(bytes),
-            Self::Base64url => BASE64_URL_SAFE.encode(bytes),
-            Self::Base64urlNopad => BASE64_URL_SAFE_NO_PAD.encode(bytes),
-        }
-    }
 }
 
 #[derive(Debug)]

@@ -429,4 +429,14 @@ mod tests {
         assert!(Written::parse(&Text::literal("{signature}")).is_ok());
         assert!(Each::parse(&Text::literal("{name}={value}")).is_ok());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_makes_it_panic(text in "\\PC{0,40}|([{}|:]|body|header|sha256|\\PC){0,20}") {
+            if let Ok(template) = Written::parse(&Text::literal(text.clone())) {
+                let placeholders = text.matches('{').count();
+                proptest::prop_assert_eq!(template.values().count(), placeholders);
+            }
+        }
+    }
 }

@@ -1,11 +1,11 @@
 //! Published known answers, the recipes of `config/examples`, and what templates can and cannot do.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::{HeaderMap, Method};
 use serde_json::{Value as Json, json};
 
-use super::*;
+use super::{sign::hmac_md5, stamp::hex, *};
 use crate::{
     auth::{
         SchemeConfig,
