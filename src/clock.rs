@@ -55,6 +55,25 @@ impl Clock {
         self.0.fill_random(&mut buffer);
         buffer.iter().map(|byte| format!("{byte:02x}")).collect()
     }
+
+    /// The fixed nonce if there is one, else a random UUID (RFC 9562, version 4).
+    pub fn uuid(&self) -> String {
+        if let Some(nonce) = self.0.fixed_nonce() {
+            return nonce.to_owned();
+        }
+        let mut bytes = [0; 16];
+        self.0.fill_random(&mut bytes);
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        let mut text = String::with_capacity(36);
+        for (at, byte) in bytes.iter().enumerate() {
+            if matches!(at, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            text.push_str(&format!("{byte:02x}"));
+        }
+        text
+    }
 }
 
 impl fmt::Debug for Clock {
@@ -101,4 +120,20 @@ impl Source for FixedSource {
 #[expect(clippy::expect_used, reason = "without randomness nothing here is safe to go on")]
 pub fn random(bytes: &mut [u8]) {
     SystemRandom::new().fill(bytes).expect("the operating system's random source works");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_of_version_4_and_differ() {
+        let [one, other] = [(); 2].map(|()| Clock::system().uuid());
+        assert_ne!(one, other);
+        let parts: Vec<_> = one.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12]);
+        assert_eq!(&one[14..15], "4");
+        assert!("89ab".contains(&one[19..20]), "{one}");
+        assert_eq!(Clock::fixed(SystemTime::UNIX_EPOCH, Some("n".into())).uuid(), "n");
+    }
 }

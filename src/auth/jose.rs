@@ -84,7 +84,7 @@ pub struct SigningKey {
 }
 
 enum Pair {
-    Hmac(hmac::Key),
+    Hmac(Box<hmac::Key>),
     Rsa(RsaKeyPair),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
@@ -183,7 +183,7 @@ impl SigningKey {
             return Err(KeyError("the secret is empty".to_owned()));
         }
         let short = secret.len() < hash.digest_algorithm().output_len();
-        Ok(Self { algorithm, pair: Pair::Hmac(hmac::Key::new(hash, secret)), id: None, short })
+        Ok(Self { algorithm, pair: Pair::Hmac(Box::new(hmac::Key::new(hash, secret))), id: None, short })
     }
 
     /// A key as text: PEM (PKCS#8, PKCS#1 or SEC1) or a JWK. Line breaks in the PEM may be missing or written as `\n`.
@@ -503,4 +503,4 @@ const P521: Curve = Curve { name: "P-521", len: 66, signing: &signature::ECDSA_P
 const BEGIN: &str = "-----BEGIN ";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

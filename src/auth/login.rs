@@ -269,12 +269,14 @@ impl Pending {
     /// Waits for its end; `None` if that did not come in time.
     pub async fn outcome(&self, wait: Duration) -> Option<Result<(), AuthError>> {
         let mut outcome = self.outcome.clone();
-        let result = match tokio::time::timeout(wait, outcome.wait_for(Option::is_some)).await {
-            Ok(Ok(result)) => result.clone(),
+        match tokio::time::timeout(wait, outcome.wait_for(Option::is_some))
+            .await
+            .map(|result| result.map(|one| one.clone()))
+        {
+            Ok(Ok(result)) => result,
             Ok(Err(_)) => Some(Err(AuthError::new(AuthErrorKind::LoginNeeded, "the login was abandoned"))),
             Err(_) => None,
-        };
-        result
+        }
     }
 
     /// Takes the address where the person's browser ended.

@@ -4,9 +4,11 @@
 //! `config/examples`. Nothing outside this folder names a scheme.
 
 pub mod api_key;
+pub mod asap;
 pub mod basic;
 pub mod bearer;
 pub mod challenge;
+pub mod claims;
 mod command;
 pub mod cookies;
 pub mod digest;
@@ -15,10 +17,12 @@ pub mod fetch;
 pub mod held;
 pub mod holdings;
 pub mod jose;
+pub mod jwt;
 pub mod list;
 pub mod login;
 pub mod mtls;
 pub mod none;
+pub mod oauth1;
 pub mod oauth2;
 pub mod outgoing;
 pub mod refreshing;
@@ -144,6 +148,12 @@ schemes! {
     "cookies" => Cookies(cookies::CookiesConfig),
     /// `mtls`: a client certificate.
     "mtls" => Mtls(mtls::MtlsConfig),
+    /// `oauth1`: OAuth 1.0a signatures.
+    "oauth1" => Oauth1(oauth1::Oauth1Config),
+    /// `jwt`: a JSON Web Token that we sign.
+    "jwt" => Jwt(jwt::JwtConfig),
+    /// `asap`: Atlassian's service-to-service tokens.
+    "asap" => Asap(asap::AsapConfig),
     /// `exec`: what a command prints.
     "exec" => Exec(exec::ExecConfig),
     /// `oauth2`: a token from a token endpoint.
@@ -151,8 +161,7 @@ schemes! {
 }
 
 /// Types that the configuration format knows and this version cannot build.
-pub const LATER_TYPES: [&str; 10] =
-    ["oauth1", "jwt", "asap", "hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
+pub const LATER_TYPES: [&str; 7] = ["hawk", "aws_sigv4", "ntlm", "negotiate", "edgegrid", "http_signature", "hmac"];
 
 fn unknown_type(name: &str) -> Diagnostic {
     if LATER_TYPES.contains(&name) {

@@ -219,6 +219,19 @@ impl<'a> Outgoing<'a> {
         Ok(())
     }
 
+    /// Replaces the whole query, or removes it; for a scheme that has to clean or to respell what the client sent.
+    pub fn set_query(&mut self, query: Option<&str>) -> Result<(), AuthError> {
+        self.head.uri = super::slots::replace_query(&self.head.uri, query)?;
+        Ok(())
+    }
+
+    /// Records that a parameter was added to the form that the body is.
+    pub fn filled_form(&mut self, name: &str) {
+        if let Some(trace) = self.trace.as_deref_mut() {
+            trace.injected.push(Slot::Form(name.to_owned()));
+        }
+    }
+
     /// Adds a cookie to the one `Cookie` field.
     pub fn set_cookie(&mut self, name: &str, value: &str) -> Result<(), AuthError> {
         super::slots::add_cookie(&mut self.head.headers, name, value)?;

@@ -120,17 +120,20 @@ pub enum Slot {
     Query(String),
     /// One cookie of the `Cookie` field.
     Cookie(String),
+    /// A parameter of the form that the body is. The scheme itself removes what the client sent there.
+    Form(String),
     /// The TLS handshake (client certificate).
     Tls,
 }
 
 impl Slot {
-    /// `header`, `query`, `cookie` or `tls`.
+    /// `header`, `query`, `cookie`, `body` or `tls`.
     pub fn place(&self) -> &'static str {
         match self {
             Self::Header(_) => "header",
             Self::Query(_) => "query",
             Self::Cookie(_) => "cookie",
+            Self::Form(_) => "body",
             Self::Tls => "tls",
         }
     }
@@ -139,7 +142,7 @@ impl Slot {
     pub fn name(&self) -> &str {
         match self {
             Self::Header(name) => name.as_str(),
-            Self::Query(name) | Self::Cookie(name) => name,
+            Self::Query(name) | Self::Cookie(name) | Self::Form(name) => name,
             Self::Tls => "client certificate",
         }
     }

@@ -24,6 +24,14 @@ pub fn append_query(uri: &Uri, name: &str, value: &str) -> Result<Uri, AuthError
         .ok_or_else(|| AuthError::missing("the credential's query parameter does not fit into this request's URL"))
 }
 
+/// The URI with another query, or with none.
+pub fn replace_query(uri: &Uri, query: Option<&str>) -> Result<Uri, AuthError> {
+    let path = uri.path();
+    let path = if path.is_empty() { "/" } else { path };
+    let text = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    with_path(uri, text).ok_or_else(|| AuthError::missing("the query of this request cannot be written in another way"))
+}
+
 /// Adds a cookie to the one `Cookie` field, in place of any of the same name. Several lines become one.
 pub fn add_cookie(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), AuthError> {
     let mut all = String::new();
@@ -67,7 +75,7 @@ pub fn strip(head: &mut Parts, slot: &Slot) -> bool {
             None => false,
         },
         Slot::Cookie(name) => strip_cookie(&mut head.headers, name),
-        Slot::Tls => false,
+        Slot::Form(_) | Slot::Tls => false,
     }
 }
 
@@ -77,7 +85,7 @@ pub fn present(head: &Parts, slot: &Slot) -> bool {
         Slot::Header(name) => head.headers.contains_key(name),
         Slot::Query(name) => head.uri.query().is_some_and(|query| query.split('&').any(|pair| names_param(pair, name))),
         Slot::Cookie(name) => cookies(&head.headers).any(|pair| cookie_name(pair) == name.as_bytes()),
-        Slot::Tls => false,
+        Slot::Form(_) | Slot::Tls => false,
     }
 }
 

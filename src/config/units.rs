@@ -12,6 +12,10 @@ pub struct HumanDuration(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
 
+/// A number of whole seconds: `60`, or a duration, `5m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seconds(pub u64);
+
 impl HumanDuration {
     /// The duration itself.
     pub fn get(self) -> Duration {
@@ -55,6 +59,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         rest = next;
     }
     if total > Duration::from_secs(100 * 365 * 86_400) { Err(wrong()) } else { Ok(total) }
+}
+
+/// Reads `60`, `60s`, `5m`; parts of a second do not count.
+pub fn parse_seconds(text: &str) -> Result<u64, String> {
+    match text.trim().parse() {
+        Ok(seconds) => Ok(seconds),
+        Err(_) => parse_duration(text).map(|duration| duration.as_secs()),
+    }
 }
 
 /// Reads `64KiB`, `16MiB`, `1GB` and plain counts of bytes.
@@ -106,6 +118,13 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        parse_seconds(&text).map(Self).map_err(de::Error::custom)
+    }
+}
+
 impl fmt::Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
@@ -126,6 +145,23 @@ impl schemars::JsonSchema for HumanDuration {
             "type": ["string", "integer"],
             "pattern": r"^(0|\s*(\d+(\.\d+)?\s*(ms|s|sec|m|min|h|d)\s*)+|\$\{.*\})$",
             "description": "A duration: 500ms, 30s, 5m, 24h, 7d"
+        })
+    }
+}
+
+impl schemars::JsonSchema for Seconds {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Seconds".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": ["integer", "string"],
+            "description": "A number of seconds: 60, or a duration: 60s, 5m, 1h"
         })
     }
 }
@@ -161,6 +197,14 @@ mod tests {
         for bad in ["", "30", "s", "-1s", "1 fortnight", "1e9s", "99999999999999999999d", "1..2s", "5s x"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn seconds() {
+        assert_eq!(parse_seconds("60"), Ok(60));
+        assert_eq!(parse_seconds("1m30s"), Ok(90));
+        assert_eq!(parse_seconds("1500ms"), Ok(1));
+        assert!(parse_seconds("-1").is_err() && parse_seconds("soon").is_err());
     }
 
     #[test]

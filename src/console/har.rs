@@ -258,6 +258,7 @@ fn imported(entry: &Value, redactor: &Redactor, id: u64) -> (Row, Value) {
         started_ms: u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0),
         duration_ms: duration,
         wait_ms: timing("wait"),
+        ours_ms: 0.0,
         method: text(&entry["request"]["method"]),
         scheme: if scheme == "https" { "https" } else { "http" },
         host,

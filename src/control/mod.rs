@@ -6,6 +6,7 @@
 
 mod body;
 pub mod client;
+mod page;
 pub mod replay;
 pub mod run_file;
 pub mod server;

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     ControlState,
     body::ControlBody,
+    page,
     session::Sessions,
     tokens::TokenRequest,
     traffic::{self, Asked, Query},
@@ -112,6 +113,8 @@ impl Router {
             "/readyz" if read && self.state.is_ready() => text(StatusCode::OK, "ready\n"),
             "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             "/" | "/healthz" | "/readyz" => text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n"),
+            path if path.starts_with("/assets/") && read => page::file(&path["/assets/".len()..])
+                .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "there is nothing here\n")),
             path => match path.strip_prefix("/api/") {
                 None => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
                 Some(_) if !self.is_known(&head.headers) => {
@@ -193,10 +196,7 @@ impl Router {
             response.headers_mut().insert(header::SET_COOKIE, cookie);
             return response;
         }
-        if !self.sessions.knows(headers, self.port) {
-            return text(StatusCode::OK, GREETING);
-        }
-        text(StatusCode::OK, GREETING)
+        if self.sessions.knows(headers, self.port) { page::index() } else { text(StatusCode::OK, GREETING) }
     }
 
     fn is_known(&self, headers: &HeaderMap) -> bool {
@@ -288,11 +288,12 @@ const ALWAYS: &[(&str, &str)] = &[
 ];
 
 const GREETING: &str = "This is the control port of Countersign, not its proxy.\n\
-    Use it through the commands: countersign status, countersign reload, countersign stop.\n\
+    To see its page, run: countersign open\n\
+    The commands speak to it, too: countersign log, countersign status, countersign reload, countersign stop.\n\
     The proxy's address is in the first lines that `countersign` prints, and in `countersign env`.\n";
 
 /// Goes on to the page itself, so that the one-time word leaves the address bar.
-const MOVE_ON: &str = "<!doctype html><meta charset=utf-8><title>Countersign</title>\
+const MOVE_ON: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Countersign</title>\
     <meta http-equiv=refresh content=\"0;url=/\"><a href=\"/\">Countersign</a>";
 /// Bytes of a request's body.
 const MAX_BODY: usize = 4 << 20;

@@ -254,7 +254,7 @@ impl Live {
             return self.ticks.is_multiple_of(15).then(|| Bytes::from_static(b": alive\n\n"));
         }
         self.open = open.len();
-        Some(event("open", None, &json!(open).to_string()))
+        Some(event("running", None, &json!(open).to_string()))
     }
 }
 

@@ -54,7 +54,16 @@ fn query(filter: &[String], rest: &[(&str, String)]) -> String {
     query.finish()
 }
 
+/// A flag behind the first word of a filter would be read as a part of it.
+fn no_flags(filter: &[String]) -> Result<(), Failure> {
+    match filter.iter().find(|word| word.starts_with("--")) {
+        Some(flag) => Err(Failure::Usage(format!("`{}` stands behind the filter; flags go before it", inert(flag)))),
+        None => Ok(()),
+    }
+}
+
 pub(super) fn log(global: &Global, args: &LogArgs) -> Result<u8, Failure> {
+    no_flags(&args.filter)?;
     let info = running(global)?;
     small_runtime()?.block_on(async {
         let path = format!("/api/exchanges?{}", query(&args.filter, &[("limit", args.lines.to_string())]));
@@ -155,6 +164,7 @@ pub(super) fn har(global: &Global, command: &HarCommand) -> Result<u8, Failure> 
     let info = running(global)?;
     match command {
         HarCommand::Export { out, filter } => small_runtime()?.block_on(async {
+            no_flags(filter)?;
             let path = format!("/api/har?{}", query(filter, &[]));
             let mut pieces = client::pieces(&info, &path).await.map_err(|error| Failure::failed(error.to_string()))?;
             let mut file = match out {

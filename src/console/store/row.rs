@@ -29,6 +29,8 @@ pub struct Row {
     pub duration_ms: f64,
     /// From the last send to the head of its answer, in milliseconds.
     pub wait_ms: Option<f64>,
+    /// Before the last send: tokens fetched, sends that were refused. In milliseconds.
+    pub ours_ms: f64,
     /// Method of the request.
     pub method: String,
     /// `http` or `https`; empty if no destination could be made of the request.
@@ -121,6 +123,7 @@ impl Row {
             started_ms: millis(exchange.started),
             duration_ms: ms(duration),
             wait_ms: last.and_then(|send| send.wait).map(ms),
+            ours_ms: last.map_or(0.0, |send| ms(send.begun.saturating_duration_since(exchange.begun))),
             method: inert::cap(exchange.method.as_str(), 24).into_owned(),
             scheme: exchange.target.as_ref().map_or("", |target| scheme(target.scheme)),
             host: exchange.target.as_ref().map(|target| target.authority().to_string()).unwrap_or_default(),
@@ -155,6 +158,7 @@ impl Row {
             started_ms: millis(tunnel.started),
             duration_ms: ms(tunnel.duration),
             wait_ms: None,
+            ours_ms: 0.0,
             method: "CONNECT".to_owned(),
             scheme: scheme(tunnel.target.scheme),
             url: host.clone(),

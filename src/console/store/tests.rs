@@ -13,6 +13,7 @@ fn row(id: u64) -> Row {
         started_ms: 4_000_000_000_000,
         duration_ms: 120.0,
         wait_ms: Some(100.0),
+        ours_ms: 0.0,
         method: "POST".to_owned(),
         scheme: "https",
         host: "api.acme.example".to_owned(),

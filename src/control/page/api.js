@@ -1,0 +1,49 @@
+// Speaking to the proxy: one place for requests and for the stream of events.
+
+/** An answer that is no success, in the proxy's words. */
+export class Refusal extends Error {}
+
+/** @param {string} path @param {RequestInit} [init] */
+async function ask(path, init) {
+  const response = await fetch(path, { ...init, headers: { accept: 'application/json', ...(init?.body ? { 'content-type': 'application/json' } : {}) } });
+  if (!response.ok) {
+    const text = await response.text();
+    let message = text.trim() || `the proxy answered ${response.status}`;
+    try {
+      const parsed = JSON.parse(text);
+      message = parsed.error ?? parsed.message ?? message;
+    } catch {
+      // Plain words.
+    }
+    if (response.status === 401) message = 'This page has no session any more. Run `countersign open`.';
+    throw new Refusal(message);
+  }
+  return response;
+}
+
+/** @param {string} path */
+export const read = async (path) => (await ask(path)).json();
+/** @param {string} path */
+export const text = async (path) => (await ask(path)).text();
+/** @param {string} path @param {any} [body] */
+export const post = async (path, body) => (await ask(path, { method: 'POST', body: body === undefined ? undefined : JSON.stringify(body) })).json();
+/** @param {string} path */
+export const remove = async (path) => (await ask(path, { method: 'DELETE' })).json();
+
+/** Asks for tokens. @param {string} what @param {Record<string, any>} [rest] */
+export const tokens = (what, rest) => post('/api/tokens', { do: what, ...rest });
+
+/**
+ * Listens to events, and comes back after a loss.
+ * @param {string} filter
+ * @param {Record<string, (data: any) => void>} hear handlers by name; `lost` and `found` for the connection
+ */
+export function listen(filter, hear) {
+  const source = new EventSource(`/api/events?filter=${encodeURIComponent(filter)}`);
+  for (const name of ['row', 'running', 'cleared', 'notice', 'resync']) {
+    source.addEventListener(name, (event) => hear[name]?.(JSON.parse(/** @type {MessageEvent} */ (event).data)));
+  }
+  source.onopen = () => hear.found?.(null);
+  source.onerror = () => hear.lost?.(null);
+  return () => source.close();
+}
