@@ -4,19 +4,23 @@
 //! `proxy`. A reload puts other rules and settings in force; a stop lets what runs finish.
 
 mod control;
+mod follow;
+mod running;
 
 use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
+use follow::Follow;
+pub use running::Running;
 use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -44,7 +48,7 @@ use crate::{
     proxy::{Proxy, Settings, Snapshot, client::Clients, page::Page, serve},
     rules::{
         RuleSet,
-        reload::{Reloader, Report, Status},
+        reload::Reloader,
         watch::{Mode, Watcher},
     },
     secret::Secret,
@@ -449,131 +453,6 @@ fn invitation(pending: &Pending) -> String {
 
 fn config_errors(errors: &[String]) -> StartError {
     StartError::Config(errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))
-}
-
-/// Puts what was reloaded in force.
-#[derive(Clone)]
-struct Follow(Arc<OnceLock<Weak<Core>>>);
-
-impl Follow {
-    fn core(&self) -> Option<Arc<Core>> {
-        self.0.get()?.upgrade()
-    }
-}
-
-impl Report for Follow {
-    fn reloaded(&self, rules: &Arc<RuleSet>, config: &Arc<Config>, status: &Status, news: bool) {
-        let Some(core) = self.core() else { return };
-        let proxy = &core.proxy;
-        match core.base.upstream(&core.loader, config, rules) {
-            Ok(settings) => proxy.upstream.set(settings),
-            Err(errors) => {
-                return proxy.console.announce(&format!("configuration not in force: {}", errors.join("; ")));
-            }
-        }
-        core.redactor.set_names(&config.redact);
-        proxy.current.store(Arc::new(core.base.snapshot(Arc::clone(rules), config, core.loader.passwords())));
-        if let Some(note) = needs_restart(&core.first, config) {
-            proxy.console.announce(&note);
-        }
-        if news {
-            let (rules, hosts) = (rules.rules_count(), rules.hosts_count());
-            let generation = status.generation;
-            proxy
-                .console
-                .announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
-        }
-    }
-
-    fn refused(&self, message: &str, _status: &Status) {
-        let Some(core) = self.core() else { return };
-        core.proxy.console.announce(&format!("configuration refused, the old rules stay in force:\n{message}"));
-    }
-}
-
-/// What changed in the files and is fixed for the run.
-fn needs_restart(first: &Config, now: &Config) -> Option<String> {
-    let fixed = [
-        ("proxy.listen", first.proxy.listen != now.proxy.listen),
-        ("proxy.limits.connections", first.proxy.limits.connections != now.proxy.limits.connections),
-        ("console", first.console != now.console),
-        ("tokens", first.tokens != now.tokens),
-        ("secrets.ttl", first.secrets != now.secrets),
-    ];
-    let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
-    (!changed.is_empty()).then(|| format!("restart to put this in force too: {}", changed.join(", ")))
-}
-
-/// A proxy that runs.
-#[derive(Debug)]
-pub struct Running {
-    core: Arc<Core>,
-    _run_file: Option<RunFile>,
-}
-
-impl Running {
-    /// Where the proxy listens.
-    pub fn proxy_address(&self) -> SocketAddr {
-        self.core.base.proxy_address
-    }
-
-    /// Where the console and the control interface listen.
-    pub fn console_address(&self) -> SocketAddr {
-        self.core.base.console_address
-    }
-
-    /// The login for proxy URLs.
-    pub fn login(&self) -> &Login {
-        &self.core.base.login
-    }
-
-    /// Our certificate in PEM.
-    pub fn ca_pem(&self) -> &str {
-        &self.core.ca_pem
-    }
-
-    /// The configuration in force.
-    pub fn config(&self) -> Arc<Config> {
-        self.core.config()
-    }
-
-    /// The rules in force.
-    pub fn rules(&self) -> Arc<RuleSet> {
-        Arc::clone(&self.core.proxy.snapshot().rules)
-    }
-
-    /// Environment variables that hold secrets: children must not see them.
-    pub fn secret_variables(&self) -> Vec<String> {
-        self.core.loader.secret_variables()
-    }
-
-    /// Where exchanges are shown.
-    pub fn console(&self) -> &Console {
-        &self.core.proxy.console
-    }
-
-    /// Resolves when the control interface has asked to stop.
-    pub async fn asked_to_stop(&self) {
-        self.core.stopping.cancelled().await;
-    }
-
-    /// Reads the configuration again; the console says what came of it.
-    pub async fn reload(&self) {
-        let reloader = Arc::clone(&self.core.reloader);
-        let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
-    }
-
-    /// Takes no new request, lets running ones finish for at most `proxy.grace`, and returns whether all did.
-    pub async fn stop(&self) -> bool {
-        let proxy = &self.core.proxy;
-        proxy.closing.cancel();
-        proxy.tasks.close();
-        let grace = self.core.config().proxy.grace;
-        let finished = tokio::time::timeout(grace, proxy.tasks.wait()).await.is_ok();
-        let console = proxy.console.clone();
-        let _ = tokio::task::spawn_blocking(move || console.flush(Duration::from_secs(2))).await;
-        finished
-    }
 }
 
 /// `1 rule`, `2 rules`.

@@ -14,6 +14,10 @@ pub trait Source: Send + Sync + 'static {
     fn now(&self) -> SystemTime;
     /// Fills `bytes` with cryptographically secure random bytes.
     fn fill_random(&self, bytes: &mut [u8]);
+    /// The machine's time, whatever time the user has fixed.
+    fn wall(&self) -> SystemTime {
+        self.now()
+    }
     /// A nonce that the user has fixed, used in place of every random one.
     fn fixed_nonce(&self) -> Option<&str> {
         None
@@ -41,9 +45,19 @@ impl Clock {
         self.0.now()
     }
 
+    /// The machine's time, whatever time is fixed: for requests of our own, which others check against theirs.
+    pub fn wall(&self) -> SystemTime {
+        self.0.wall()
+    }
+
     /// Fills `bytes` with cryptographically secure random bytes, whatever nonce is fixed.
     pub fn fill_random(&self, bytes: &mut [u8]) {
         self.0.fill_random(bytes);
+    }
+
+    /// The nonce that the user has fixed, for schemes whose own nonces have another form than hexadecimal digits.
+    pub fn fixed_nonce(&self) -> Option<&str> {
+        self.0.fixed_nonce()
     }
 
     /// The fixed nonce if there is one, else `bytes` random bytes as lower-case hexadecimal digits.
@@ -102,6 +116,10 @@ struct FixedSource {
 impl Source for FixedSource {
     fn now(&self) -> SystemTime {
         self.now
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
     }
 
     fn fill_random(&self, bytes: &mut [u8]) {

@@ -99,7 +99,7 @@ impl Loader {
             Origin::Files(sources) => load::load(sources)?,
             Origin::Text(name, text) => load::load_text(name, text)?,
         };
-        *lock(&self.0.variables) = secret_variables(&loaded.tree);
+        *lock(&self.0.variables) = secret_variables(&loaded.tree, &loaded.config);
         self.0.context.get_or_init(|| (self.0.make_context)(&loaded.config));
         let compiled = RuleSet::compile(&loaded.config, previous, self);
         let clients = self.clients(&loaded.config);
@@ -173,8 +173,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The environment variables that credentials, headers and passwords of clients are read from.
-fn secret_variables(tree: &Node) -> Vec<String> {
+fn secret_variables(tree: &Node, config: &Config) -> Vec<String> {
     let mut names = BTreeSet::new();
+    for credential in credentials(config) {
+        names.extend(credential.secret_variables().iter().map(|name| (*name).to_owned()));
+    }
     let mut open = vec![tree];
     while let Some(node) = open.pop() {
         match &node.value {
@@ -191,6 +194,20 @@ fn secret_variables(tree: &Node) -> Vec<String> {
         }
     }
     names.into_iter().collect()
+}
+
+/// All configured credentials, those within rules too.
+fn credentials(config: &Config) -> Vec<&SchemeConfig> {
+    let mut found: Vec<_> = config.credentials.values().map(|credential| &credential.value).collect();
+    let mut rules: Vec<_> = config.rules.iter().collect();
+    while let Some(rule) = rules.pop() {
+        found.extend(rule.auth.iter().flatten().filter_map(|auth| match &auth.value {
+            AuthRef::Inline(credential) => Some(&**credential),
+            AuthRef::Named(_) => None,
+        }));
+        rules.extend(&rule.rules);
+    }
+    found
 }
 
 fn collect(node: &Node, names: &mut BTreeSet<String>) {
@@ -267,6 +284,16 @@ mod tests {
                     username: u, password: 'x${env:PASS}'}}\nrules: [{host: '${host}', auth: c, headers: {set: {x-a: \
                     '${env:HEAD:-}'}}}]\n";
         let loaded = crate::config::load::load_text("countersign.yaml", text).unwrap();
-        assert_eq!(secret_variables(&loaded.tree), ["HEAD", "PASS"]);
+        assert_eq!(secret_variables(&loaded.tree, &loaded.config), ["HEAD", "PASS"]);
+    }
+
+    #[test]
+    fn variables_that_a_credential_reads_unnamed_are_found_too() {
+        let text = "version: 1\ncredentials: {c: {type: aws_sigv4, credentials: {assume_role: {role_arn: r, source: env}}}}\n\
+                    rules: [{host: a.example, auth: c, rules: [{path: /b, auth: {type: aws_sigv4, credentials: container}}]}]\n";
+        let loaded = crate::config::load::load_text("countersign.yaml", text).unwrap();
+        let names =
+            ["AWS_ACCESS_KEY_ID", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+        assert_eq!(secret_variables(&loaded.tree, &loaded.config), names);
     }
 }

@@ -149,8 +149,12 @@ fn the_authority_is_made_shown_exported_and_rotated() {
     assert!(bundle.trim_end().ends_with(pem.trim_end()));
     countersign(home.path(), &["ca", "export", "--format", "der", "--out", "ca.der"]).code(0);
     assert_eq!(fs::read(home.path().join("ca.der")).unwrap()[0], 0x30);
-    let p12 = countersign(home.path(), &["ca", "export", "--format", "p12"]).code(1);
-    assert!(stderr(&p12).contains("keytool"));
+    let p12 = countersign(home.path(), &["ca", "export", "--format", "p12", "--out", "ca.p12"]).code(0);
+    assert!(stderr(&p12).contains("changeit"));
+    let stored = p12_keystore::Pkcs12Archive::from_pkcs12(&fs::read(home.path().join("ca.p12")).unwrap(), "changeit");
+    let stored = stored.unwrap();
+    assert_eq!((stored.certs.len(), stored.keys.len()), (1, 0));
+    assert!(stored.certs[0].trusted && stored.certs[0].cert.as_der() == fs::read(home.path().join("ca.der")).unwrap());
     countersign(home.path(), &["ca", "rotate"]).code(0);
     assert_ne!(first["fingerprint_sha256"], shown(&["ca", "show", "--json"])["fingerprint_sha256"]);
 }

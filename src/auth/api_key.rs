@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     AuthError, AuthScheme, Build, BuildContext,
-    held::{Field, Held, header_value, mask, not_ready},
+    held::{Field, Held, header_value, mask, named, not_ready},
     scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
 use crate::{
@@ -150,20 +150,22 @@ impl AuthScheme for ApiKey {
                 if self.tls_only {
                     require_tls(&self.credential, out.target())?;
                 }
-                out.append_query(name, key.secret.expose())?;
+                out.append_query(name, key.secret.expose()).map_err(|error| named(&self.credential, error))?;
             }
-            (Slot::Cookie(name), key) => out.set_cookie(name, key.secret.expose())?,
+            (Slot::Cookie(name), key) => {
+                out.set_cookie(name, key.secret.expose()).map_err(|error| named(&self.credential, error))?
+            }
             _ => return Err(not_ready(&self.credential)),
         }
         Ok(())
     }
 
     fn review(&self, reply: &Reply<'_>, _: &mut Round) -> Verdict {
-        if reply.is_refusal() && self.value.is_rereadable() { Verdict::Renew } else { Verdict::Deliver }
+        self.value.review(reply)
     }
 
     fn renew<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
-        Box::pin(self.value.renew(round.stamp))
+        self.value.renewed(round)
     }
 
     fn has_stale(&self) -> bool {

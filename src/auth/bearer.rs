@@ -119,11 +119,11 @@ impl AuthScheme for Bearer {
     }
 
     fn review(&self, reply: &Reply<'_>, _: &mut Round) -> Verdict {
-        if reply.is_refusal() && self.value.is_rereadable() { Verdict::Renew } else { Verdict::Deliver }
+        self.value.review(reply)
     }
 
     fn renew<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
-        Box::pin(self.value.renew(round.stamp))
+        self.value.renewed(round)
     }
 
     fn has_stale(&self) -> bool {

@@ -3,7 +3,7 @@
 //! A field may hold several challenges and may itself be repeated, and commas separate both challenges and parameters.
 //! A name with `=` behind it is a parameter of the challenge before it; any other name begins a new challenge.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 
 /// One challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,22 @@ pub fn parse(headers: &HeaderMap, name: &HeaderName) -> Vec<Challenge> {
         found.truncate(MAX_CHALLENGES);
     }
     found
+}
+
+/// True if a request logs in to the connection that it comes on, not to the server (RFC 4559, MS-NTHT).
+pub fn logs_in_connection(request: &HeaderMap) -> bool {
+    request.get_all(header::AUTHORIZATION).iter().any(|value| names_connection_scheme(value.as_bytes()))
+}
+
+/// True if an answer asks for such a login.
+pub fn wants_connection_login(answer: &HeaderMap) -> bool {
+    let challenges = parse(answer, &header::WWW_AUTHENTICATE);
+    challenges.iter().any(|challenge| names_connection_scheme(challenge.scheme.as_bytes()))
+}
+
+fn names_connection_scheme(value: &[u8]) -> bool {
+    let end = value.iter().position(|byte| *byte == b' ').unwrap_or(value.len());
+    [&b"NTLM"[..], b"Negotiate"].iter().any(|scheme| value[..end].eq_ignore_ascii_case(scheme))
 }
 
 /// The challenges in one line.

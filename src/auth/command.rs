@@ -71,7 +71,7 @@ impl Drop for Group {
 }
 
 /// Variables that a command must not inherit.
-fn withheld() -> Vec<String> {
+pub(crate) fn withheld() -> Vec<String> {
     let mut names = vec!["COUNTERSIGN_TOKEN_KEY".to_owned(), "SSLKEYLOGFILE".to_owned()];
     for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"] {
         if std::env::var(name).is_ok_and(|value| leads_here(&value)) {

@@ -1,7 +1,11 @@
 //! How schemes reach the network: requests to token endpoints go through the same upstream stack as everything else
 //! (parent proxy, extra roots, limits) and show up in the console.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -17,9 +21,29 @@ pub trait Fetch: Send + Sync + 'static {
         options: FetchOptions,
     ) -> BoxFuture<'static, Result<http::Response<Bytes>, FetchError>>;
 
+    /// The same for a metadata service of this machine: never through a parent proxy, and at
+    /// [`METADATA_ADDRESSES`] whatever `deny_addresses` says. The URL must not come from a client or a configuration.
+    fn fetch_metadata(
+        &self,
+        request: http::Request<Bytes>,
+        options: FetchOptions,
+    ) -> BoxFuture<'static, Result<http::Response<Bytes>, FetchError>> {
+        self.fetch(request, options)
+    }
+
     /// Runs a future to its end whatever becomes of the caller, under the caller's recording.
     fn detach(&self, work: BoxFuture<'static, ()>);
 }
+
+/// Where cloud platforms give credentials to what runs on them, over plain HTTP: instance metadata of EC2, then the
+/// endpoints of containers in ECS and EKS.
+pub const METADATA_ADDRESSES: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+];
 
 /// Limits and identity of one fetch.
 #[derive(Clone, Debug)]

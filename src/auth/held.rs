@@ -12,10 +12,11 @@ use std::{
 };
 
 use arc_swap::{ArcSwapOption, Guard};
+use futures_util::future::BoxFuture;
 use http::HeaderValue;
 
 use super::{
-    scheme::{AuthError, Ready},
+    scheme::{AuthError, Ready, Reply, Round, Verdict},
     sources::Sources,
 };
 use crate::{config::text::Text, secret::Secret};
@@ -123,6 +124,16 @@ impl<T: Send + Sync + 'static> Held<T> {
         self.fields.iter().any(|field| field.text.references().next().is_some())
     }
 
+    /// What `review` of a scheme with one such value says: a refused one is read again, if that may give another.
+    pub fn review(&self, reply: &Reply<'_>) -> Verdict {
+        if reply.is_refusal() && self.is_rereadable() { Verdict::Renew } else { Verdict::Deliver }
+    }
+
+    /// What `renew` of such a scheme does; its `apply` leaves the generation in the round.
+    pub fn renewed<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
+        Box::pin(self.renew(round.stamp))
+    }
+
     /// The value of generation `stamp` was refused. True if another one is in place now.
     pub async fn renew(&self, stamp: u64) -> Result<bool, AuthError> {
         match self.entry.load_full() {
@@ -184,7 +195,7 @@ impl<T: Send + Sync + 'static> Held<T> {
     }
 
     fn name(&self, error: AuthError) -> AuthError {
-        AuthError { message: format!("credential `{}`: {}", self.credential, error.message), ..error }
+        named(&self.credential, error)
     }
 }
 
@@ -200,6 +211,11 @@ impl<T> fmt::Debug for Held<T> {
 /// What `apply` says when it is called before `ready`.
 pub(crate) fn not_ready(credential: &str) -> AuthError {
     AuthError::missing(format!("credential `{credential}` was not made ready"))
+}
+
+/// Puts the credential's name in front of what went wrong with its value.
+pub(crate) fn named(credential: &str, error: AuthError) -> AuthError {
+    AuthError { message: format!("credential `{credential}`: {}", error.message), ..error }
 }
 
 /// A header value that is marked sensitive. `key` is the YAML key that the text comes from.

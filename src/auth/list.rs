@@ -1,6 +1,6 @@
 //! A list of credentials as one scheme: all are applied, in order, those that sign what is on the request last.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, request::Parts};
@@ -15,6 +15,7 @@ use super::{
 pub struct List {
     members: Vec<Arc<dyn AuthScheme>>,
     slots: Vec<Slot>,
+    clears: Vec<Slot>,
 }
 
 /// The round of a member that nobody has made one for yet.
@@ -26,6 +27,7 @@ impl List {
         members.sort_by_key(|member| member.signs());
         let mut errors = Vec::new();
         let mut slots: Vec<Slot> = Vec::new();
+        let clears = members.iter().flat_map(|member| member.clears()).cloned().collect();
         for slot in members.iter().flat_map(|member| member.slots()) {
             if slots.contains(slot) {
                 errors.push(match slot {
@@ -39,7 +41,7 @@ impl List {
         if members.iter().filter(|member| member.binding().is_some()).count() > 1 && errors.is_empty() {
             errors.push("two credentials of the list want the connection for themselves".to_owned());
         }
-        if errors.is_empty() { Ok(Self { members, slots }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { members, slots, clears }) } else { Err(errors) }
     }
 
     /// Every member with its own round.
@@ -86,12 +88,25 @@ impl AuthScheme for List {
         &self.slots
     }
 
+    fn clears(&self) -> &[Slot] {
+        &self.clears
+    }
+
     fn body_use(&self, head: &Parts) -> BodyUse {
-        self.members.iter().map(|member| member.body_use(head)).max().unwrap_or(BodyUse::Pass)
+        self.body_use_in(head, &NO_ROUND)
+    }
+
+    fn body_use_in(&self, head: &Parts, round: &Round) -> BodyUse {
+        let members = self.members.iter().enumerate();
+        members.map(|(at, member)| member.body_use_in(head, own(round, at))).max().unwrap_or(BodyUse::Pass)
     }
 
     fn binding(&self) -> Option<Arc<Binding>> {
         self.members.iter().find_map(|member| member.binding())
+    }
+
+    fn roots(&self) -> Option<(&Path, bool)> {
+        self.members.iter().find_map(|member| member.roots())
     }
 
     fn observe(&self, head: &Parts, round: &mut Round) {
@@ -111,13 +126,14 @@ impl AuthScheme for List {
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
-        let mut answered = false;
+        let (mut answered, mut proved) = (false, false);
         for (member, own) in self.rounds(round) {
-            own.answered = false;
+            (own.answered, own.proved) = (false, false);
             member.apply(out, own)?;
             answered |= own.answered;
+            proved |= own.proved;
         }
-        round.answered = answered;
+        (round.answered, round.proved) = (answered, proved);
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts};
 use super::scheme::{AuthError, Hop, LinkState, Slot};
 use crate::{
     clock::Clock,
-    target::{Scheme, Target},
+    target::{Host, Scheme, Target},
 };
 
 /// The request as it is about to leave, lent to a scheme.
@@ -18,9 +18,11 @@ pub struct Outgoing<'a> {
     hop: Hop,
     body: Option<&'a Bytes>,
     complete: bool,
+    has_body: Option<bool>,
     clock: &'a Clock,
     trace: Option<&'a mut Trace>,
     link: LinkState,
+    peer_host: Option<&'a Host>,
     peer_certificate: Option<&'a [u8]>,
     plan: BodyPlan,
 }
@@ -81,9 +83,11 @@ impl<'a> Outgoing<'a> {
             hop,
             body,
             complete: true,
+            has_body: None,
             clock,
             trace,
             link: LinkState::Fresh,
+            peer_host: None,
             peer_certificate: None,
             plan: BodyPlan::AsIs,
         }
@@ -97,10 +101,24 @@ impl<'a> Outgoing<'a> {
         self
     }
 
+    /// Says who is at the other end, if it is not the target: the parent proxy.
+    #[must_use]
+    pub fn to(mut self, host: &'a Host) -> Self {
+        self.peer_host = Some(host);
+        self
+    }
+
     /// Says that `body` is only the beginning of the body.
     #[must_use]
     pub fn beginning(mut self, is_beginning: bool) -> Self {
         self.complete = !is_beginning;
+        self
+    }
+
+    /// Says whether the client sends a body; without this the head tells.
+    #[must_use]
+    pub fn with_body(mut self, has_body: bool) -> Self {
+        self.has_body = Some(has_body);
         self
     }
 
@@ -140,9 +158,24 @@ impl<'a> Outgoing<'a> {
         }
     }
 
+    /// True if the request has a body, whether it can be seen or not.
+    pub fn has_body(&self) -> bool {
+        self.has_body.unwrap_or_else(|| {
+            let length = self.head.headers.get(header::CONTENT_LENGTH);
+            self.head.headers.contains_key(header::TRANSFER_ENCODING)
+                || length.is_some_and(|length| length.as_bytes() != b"0")
+                || self.body.is_some_and(|body| !body.is_empty())
+        })
+    }
+
     /// False if [`body`](Self::body) is only the beginning.
     pub fn body_complete(&self) -> bool {
         self.complete
+    }
+
+    /// The host that judges the credential: that of the target, or the parent proxy's.
+    pub fn peer_host(&self) -> &Host {
+        self.peer_host.unwrap_or(&self.target.host)
     }
 
     /// What was proved on the connection before.
@@ -169,8 +202,12 @@ impl<'a> Outgoing<'a> {
         self.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     }
 
-    /// Lets another body leave, and sets `Content-Length`. For a scheme that asked for all of the body.
+    /// Lets another body leave, and sets `Content-Length`. For a scheme that asked for all of the body. A body that
+    /// another credential withholds stays withheld.
     pub fn replace_body(&mut self, body: Bytes) {
+        if matches!(self.plan, BodyPlan::Withheld) {
+            return;
+        }
         self.head.headers.remove(header::TRANSFER_ENCODING);
         self.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         self.plan = BodyPlan::Replaced(body);
@@ -179,6 +216,9 @@ impl<'a> Outgoing<'a> {
     /// Lets the body be rewritten while it streams. `length` is the length of what leaves, if it is known beforehand;
     /// else the body leaves chunked.
     pub fn reframe(&mut self, reframe: Box<dyn Reframe>, length: Option<u64>) {
+        if matches!(self.plan, BodyPlan::Withheld) {
+            return;
+        }
         self.head.headers.remove(header::TRANSFER_ENCODING);
         match length {
             Some(length) => self.head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
@@ -208,6 +248,11 @@ impl<'a> Outgoing<'a> {
             trace.injected.push(Slot::Header(name.clone()));
         }
         self.head.headers.insert(name, value);
+    }
+
+    /// Takes a header field away: one that is not true any more of the body that leaves.
+    pub fn remove_header(&mut self, name: &HeaderName) {
+        self.head.headers.remove(name);
     }
 
     /// Appends a query parameter; only the new name and value are percent-encoded, nothing else is touched.

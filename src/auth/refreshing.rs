@@ -67,6 +67,8 @@ struct Inner<T> {
     fetch: Box<FetchFn<T>>,
     /// Whether to fetch ahead of the end.
     ahead: bool,
+    /// How long before its end a value is renewed, at most.
+    margin: Duration,
     wait: Duration,
     current: ArcSwapOption<Current<T>>,
     /// The generation that a running fetch is to replace because a server refused it; 0 if there is none.
@@ -105,12 +107,22 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
             runner: runner.clone(),
             fetch: Box::new(fetch),
             ahead,
+            margin: MARGIN,
             wait,
             current: ArcSwapOption::empty(),
             refused: AtomicU64::new(0),
             cleared: AtomicU64::new(0),
             state: Mutex::default(),
         }))
+    }
+
+    /// Renews values up to `margin` before their end, in place of a minute. For a value that is still nobody else's.
+    #[must_use]
+    pub(crate) fn with_margin(mut self, margin: Duration) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.margin = margin;
+        }
+        self
     }
 
     /// The present generation, good or not.
@@ -302,7 +314,7 @@ impl<T> Inner<T> {
             stamp,
             end: fetched.end,
             end_instant: left.and_then(|left| Instant::now().checked_add(left)),
-            due: fetched.end.zip(left).and_then(|(end, left)| end.checked_sub(MARGIN.min(left / 10))),
+            due: fetched.end.zip(left).and_then(|(end, left)| end.checked_sub(self.margin.min(left / 10))),
         }
     }
 

@@ -5,7 +5,7 @@
 //! (writes), send, `review` (judges), and, if the verdict asks for it, `renew` (may wait) before another round; `tidy`
 //! ends it.
 
-use std::{any::Any, fmt, sync::Arc, time::SystemTime};
+use std::{any::Any, fmt, path::Path, sync::Arc, time::SystemTime};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
@@ -27,13 +27,31 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
     /// [`apply`](Self::apply) runs.
     fn slots(&self) -> &[Slot];
 
+    /// Further places where only a credential of this kind can stand. What the client has there is removed like what is
+    /// in the slots, but the scheme may leave them empty, and links in answers keep theirs.
+    fn clears(&self) -> &[Slot] {
+        &[]
+    }
+
     /// What `apply` needs of this request's body; also decides whether a resend is possible.
     fn body_use(&self, _head: &Parts) -> BodyUse {
         BodyUse::Pass
     }
 
+    /// The same for a scheme to which [`observe`](Self::observe) told more than `head` still shows. The driver asks this
+    /// one.
+    fn body_use_in(&self, head: &Parts, _round: &Round) -> BodyUse {
+        self.body_use(head)
+    }
+
     /// Set when the connection itself carries the identity (client certificate, NTLM login).
     fn binding(&self) -> Option<Arc<Binding>> {
+        None
+    }
+
+    /// Authorities that may vouch for the server where this credential is used: a PEM file, and whether no others may.
+    /// Asked when rules are compiled.
+    fn roots(&self) -> Option<(&Path, bool)> {
         None
     }
 
@@ -157,6 +175,8 @@ pub enum BodyUse {
     Replay,
     /// Read so many bytes first, then stream the rest; keep a bounded copy of all.
     Prefix(usize),
+    /// Read as much of it first as may be kept. If that is all, it can be hashed; else the rest streams.
+    Most,
     /// Read all of it first (bounded, else 413): it goes into the signature.
     Whole,
 }
@@ -228,6 +248,8 @@ pub struct Round {
     pub stamp: u64,
     /// Set by `apply`: the last send answered a challenge of this very exchange.
     pub answered: bool,
+    /// Set by `apply`: if this send is accepted, the connection carries the identity of the scheme's [`Binding`].
+    pub proved: bool,
     /// Challenges of the last refusal, parsed by the driver.
     pub challenges: Vec<Challenge>,
     /// What the driver knows of the connection.
@@ -257,6 +279,7 @@ impl Round {
             attempt: 0,
             stamp: 0,
             answered: false,
+            proved: false,
             challenges: Vec::new(),
             link: LinkState::Fresh,
             client: None,
@@ -295,6 +318,8 @@ pub struct Reply<'a> {
     pub body: &'a [u8],
     /// True if `body` is all of it.
     pub body_complete: bool,
+    /// What came after the body, if that has come already.
+    pub trailers: Option<&'a HeaderMap>,
     /// Who answered.
     pub hop: Hop,
     /// The request it answers, as it was sent.
@@ -306,7 +331,7 @@ pub struct Reply<'a> {
 impl<'a> Reply<'a> {
     /// An answer whose body nobody has looked at.
     pub fn new(status: StatusCode, headers: &'a HeaderMap, hop: Hop, request: &'a Parts, target: &'a Target) -> Self {
-        Self { status, headers, body: &[], body_complete: false, hop, request, target }
+        Self { status, headers, body: &[], body_complete: false, trailers: None, hop, request, target }
     }
     /// True if the answer refuses our credential: 401 from an origin, 407 from a parent proxy.
     pub fn is_refusal(&self) -> bool {
@@ -368,6 +393,10 @@ pub enum AuthErrorKind {
     TokenEndpoint,
     /// A person has to log in: 511 `login-needed`.
     LoginNeeded,
+    /// The request has not the form that it claims, so it cannot be signed: 400 `bad-request`.
+    Request,
+    /// The body has to be known before it leaves, and is too long for that: 413 `body-too-large`.
+    TooLarge,
 }
 
 /// A credential that could not be used. Its message must not hold a secret.

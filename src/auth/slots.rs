@@ -201,7 +201,7 @@ fn strip_cookie(headers: &mut HeaderMap, name: &str) -> bool {
 }
 
 /// The pairs of all `Cookie` lines.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+pub(super) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     headers
         .get_all(header::COOKIE)
         .iter()
@@ -210,7 +210,7 @@ fn cookies(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
         .filter(|pair| !pair.is_empty())
 }
 
-fn cookie_name(pair: &[u8]) -> &[u8] {
+pub(super) fn cookie_name(pair: &[u8]) -> &[u8] {
     pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii()
 }
 

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::BoxFuture;
 
 use super::{
@@ -113,11 +114,16 @@ impl Sources {
         text.references()
             .filter_map(|reference| match reference {
                 Reference::Env { .. } => None,
-                Reference::File(_) => Some(self.file_check),
+                Reference::File(_) | Reference::Bytes(_) => Some(self.file_check),
                 Reference::Exec(_) | Reference::Keyring { .. } | Reference::Secret(_) => Some(self.ttl),
                 Reference::Token(_) | Reference::IdToken(_) => Some(Duration::ZERO),
             })
             .min()
+    }
+
+    /// How often a file is to be looked at.
+    pub(crate) fn file_interval(&self) -> Duration {
+        self.file_check
     }
 
     /// The value of a text; an `open` one may be shown.
@@ -164,7 +170,7 @@ impl Sources {
             return Ok(value.secret.clone());
         }
         let file = match reference {
-            Reference::File(path) => FileState::of(path).await,
+            Reference::File(path) | Reference::Bytes(path) => FileState::of(path).await,
             _ => None,
         };
         let secret = self.fetch(reference).await?;
@@ -175,7 +181,7 @@ impl Sources {
 
     async fn is_fresh(&self, reference: &Reference, value: &mut Value, again: bool) -> bool {
         match reference {
-            Reference::File(path) => {
+            Reference::File(path) | Reference::Bytes(path) => {
                 if !again && value.checked.elapsed() < self.file_check {
                     return true;
                 }
@@ -196,6 +202,10 @@ impl Sources {
         let missing = |why: String| AuthError::missing(format!("{reference} cannot be read: {why}"));
         match reference {
             Reference::File(path) => file(path).await.map_err(missing),
+            Reference::Bytes(path) => {
+                let bytes = content(path).await.map_err(missing)?;
+                Ok(Secret::new(BASE64_STANDARD.encode(&*bytes)))
+            }
             Reference::Exec(line) => {
                 let output = command::run(&["sh", "-c", line], EXEC_TIMEOUT).await.map_err(missing)?;
                 Ok(Secret::new(output.expose().trim_end_matches(['\n', '\r'])))
@@ -274,6 +284,13 @@ fn env(name: &str, default: Option<&str>) -> Result<Secret, AuthError> {
 }
 
 async fn file(path: &Path) -> Result<Secret, String> {
+    let bytes = content(path).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| "it is not valid UTF-8")?;
+    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
+    Ok(Secret::new(text))
+}
+
+async fn content(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, String> {
     use tokio::io::AsyncReadExt;
     let open = tokio::fs::File::open(path).await.map_err(|error| error.to_string())?;
     let mut bytes = zeroize::Zeroizing::new(Vec::new());
@@ -281,9 +298,7 @@ async fn file(path: &Path) -> Result<Secret, String> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("it is longer than {MAX_FILE} bytes"));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| "it is not valid UTF-8")?;
-    let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
-    Ok(Secret::new(text))
+    Ok(bytes)
 }
 
 #[cfg(feature = "keyring")]

@@ -149,7 +149,7 @@ pub(crate) fn head(uri: &str) -> Parts {
     http::Request::builder().uri(uri).body(()).unwrap().into_parts().0
 }
 
-/// Applies the scheme to `head`.
+/// Applies the scheme to `head`, which has no body.
 pub(crate) fn apply(
     scheme: &dyn AuthScheme,
     head: &mut Parts,
@@ -157,7 +157,7 @@ pub(crate) fn apply(
     context: &BuildContext,
 ) -> Result<(), AuthError> {
     let target = Target::from_uri(&head.uri).unwrap();
-    scheme.apply(&mut Outgoing::new(head, &target, Hop::Origin, None, &context.clock, None), round)
+    scheme.apply(&mut Outgoing::new(head, &target, Hop::Origin, Some(&Bytes::new()), &context.clock, None), round)
 }
 
 /// Applies and gives back `Authorization`.

@@ -137,6 +137,10 @@ pub enum Command {
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
+    /// One security context of Kerberos, for the proxy itself
+    #[cfg(all(feature = "negotiate", unix))]
+    #[command(hide = true)]
+    KerberosContext,
     /// Print the manual page
     #[command(after_help = MAN_EXAMPLES)]
     Man,

@@ -68,19 +68,27 @@ fn export(authority: &Authority, format: CaFormat, out: Option<PathBuf>) -> Resu
         CaFormat::Pem => authority.certificate_pem().as_bytes().to_vec(),
         CaFormat::Der => authority.certificate_der().to_vec(),
         CaFormat::Bundle => files::bundle(authority.certificate_pem(), "").into_bytes(),
-        CaFormat::P12 => {
-            return Err(Failure::failed(
-                "PKCS#12 is not written yet; for Java, export the PEM and run: keytool -importcert -storetype PKCS12 \
-                 -alias countersign -file countersign.pem -keystore countersign.p12 (`countersign run` sets up Java by \
-                 itself)",
-            ));
-        }
+        CaFormat::P12 => trust_store(authority)?,
     };
     match out {
         Some(path) => write(&path, &content),
         None => output::bytes(&content),
     }
 }
+
+/// A PKCS#12 trust store, as Java reads it.
+fn trust_store(authority: &Authority) -> Result<Vec<u8>, Failure> {
+    let failed = |error| Failure::failed(format!("cannot write PKCS#12: {error}"));
+    let certificate = p12_keystore::Certificate::from_der(authority.certificate_der()).map_err(failed)?;
+    let mut store = p12_keystore::KeyStore::new();
+    store.add_entry("countersign", p12_keystore::KeyStoreEntry::Certificate(certificate));
+    let content = store.writer(TRUST_STORE_PASSWORD).write().map_err(failed)?;
+    output::say(format!("the password of the trust store is `{TRUST_STORE_PASSWORD}`, as Java expects"));
+    Ok(content)
+}
+
+/// No secret: a trust store holds nothing but certificates.
+const TRUST_STORE_PASSWORD: &str = "changeit";
 
 fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
     durable::write(path, content, 0o644, IfThere::Replace)

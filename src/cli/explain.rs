@@ -20,7 +20,7 @@ use crate::{
     },
     clock::Clock,
     console::{Redactor, inert},
-    proxy::exchange::make_room,
+    proxy::exchange::{ambiguous_path, make_room},
     rules::{Lookup, Rule, RuleSet, explain::Explanation},
     target::Target,
 };
@@ -112,6 +112,10 @@ async fn leave(
         Lookup { target: &target, method: &head.method, path_and_query: &path, headers: &head.headers, client: None };
     let explanation = rules.explain(&lookup);
     let rule = rules.find(&lookup).cloned();
+    if let Some(rule) = rule.as_ref().filter(|rule| rule.auth.is_some() && rules.is_ambiguous(&lookup, rule)) {
+        let why = ambiguous_path(rule);
+        return Err(Failure::failed(format!("the proxy would refuse this request: {why}")));
+    }
     let credentials = rule.as_ref().map(|rule| rule.credentials.clone()).unwrap_or_default();
     let mut trace = Trace::default();
     let wanted = rule.as_ref().and_then(|rule| rule.auth.clone());
@@ -156,8 +160,8 @@ async fn apply(
         return None;
     }
     let body = asked.body.cloned().unwrap_or_default();
-    let seen = match auth.body_use(head) {
-        BodyUse::Whole => Some(body.clone()),
+    let seen = match auth.body_use_in(head, &round) {
+        BodyUse::Whole | BodyUse::Most => Some(body.clone()),
         BodyUse::Prefix(bytes) => Some(body.slice(..bytes.min(body.len()))),
         BodyUse::Pass | BodyUse::Replay => None,
     };
@@ -203,7 +207,7 @@ impl Mask<'_> {
         if self.off {
             return String::from_utf8_lossy(value.as_bytes()).into_owned();
         }
-        String::from_utf8_lossy(&self.redactor.mask_header(name.as_str(), value.as_bytes())).into_owned()
+        String::from_utf8_lossy(&self.redactor.mask_field(name.as_str(), value)).into_owned()
     }
 
     fn url(&self, url: &str) -> String {

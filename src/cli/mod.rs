@@ -116,6 +116,8 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Stop => status::stop(&global),
         Command::Completions(args) => completions::completions(args.shell),
         Command::Man => man::man(),
+        #[cfg(all(feature = "negotiate", unix))]
+        Command::KerberosContext => kerberos(),
         Command::Run(args) => run::run(&global, &args, inherited),
         Command::Check(args) => look::check(&global, &args),
         Command::Demo(args) => demo::demo(&global, &args),
@@ -130,4 +132,11 @@ fn small_runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start the async runtime: {error}")))
+}
+
+/// The helper process of `type: negotiate`.
+#[cfg(all(feature = "negotiate", unix))]
+fn kerberos() -> Result<u8, Failure> {
+    let served = crate::auth::negotiate::kerberos::serve(std::io::stdin().lock(), std::io::stdout().lock());
+    served.map(|()| 0).map_err(|error| Failure::failed(error.to_string()))
 }

@@ -13,7 +13,7 @@ use super::{
     text::{Reference, Text},
     yaml::{Entry, Node, Value},
 };
-use crate::auth::{LATER_TYPES, SchemeConfig};
+use crate::auth::SchemeConfig;
 
 /// Fields that belong to the connection, to the length of the message or to its destination.
 const FORBIDDEN_FIELDS: [&str; 12] = [
@@ -225,11 +225,6 @@ fn read_scheme(node: &Node, place: &Place, errors: &mut Vec<Diagnostic>) -> Opti
             return None;
         }
     };
-    if LATER_TYPES.contains(&name.as_str()) && !SchemeConfig::TYPES.contains(&name.as_str()) {
-        let error = Diagnostic::error(format!("credentials of type `{name}` are not available in this version"));
-        errors.push(error.at(&kind.place));
-        return None;
-    }
     if !SchemeConfig::TYPES.contains(&name.as_str()) {
         let error = Diagnostic::error(format!("unknown type of credential `{name}`")).at(&kind.place);
         let error = error.suggest(&name, SchemeConfig::TYPES.iter().copied());

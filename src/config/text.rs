@@ -35,6 +35,9 @@ pub enum Reference {
     },
     /// `${file:path}`, made absolute; one final newline is dropped.
     File(PathBuf),
+    /// A file that is not text, as base64. There is no way to write it: keys of a configuration that name such files
+    /// become one.
+    Bytes(PathBuf),
     /// `${exec:command line}`, run by `sh -c`; its standard output without final newlines.
     Exec(String),
     /// `${keyring:service/user}`
@@ -229,7 +232,7 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Env { name, .. } => write!(f, "${{env:{name}}}"),
-            Self::File(path) => write!(f, "${{file:{}}}", path.display()),
+            Self::File(path) | Self::Bytes(path) => write!(f, "${{file:{}}}", path.display()),
             Self::Exec(command) => write!(f, "${{exec:{command}}}"),
             Self::Keyring { service, user } => write!(f, "${{keyring:{service}/{user}}}"),
             Self::Secret(name) => write!(f, "${{secret:{name}}}"),

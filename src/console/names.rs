@@ -75,6 +75,7 @@ const SECRETS: &[&str] = &[
     "private_key",
     "api_key",
     "secret_access_key",
+    "web_identity_token",
     "x-amz-security-token",
     "oauth_token_secret",
 ];
@@ -88,6 +89,7 @@ const QUERY: &[&str] = &[
     "oauth_signature",
     "oauth_token",
     "oauth_verifier",
+    "bewit",
     "dpop",
 ];
 const URL_HEADERS: &[&str] = &["location", "content-location", "referer", "refresh", "link", "origin"];
@@ -114,6 +116,8 @@ const OPEN_PARAMETERS: &[&str] = &[
     "timestamp",
     "ext",
     "hash",
+    "app",
+    "dlg",
     "headers",
     "created",
     "expires",
@@ -153,7 +157,7 @@ impl Redactor {
     }
 
     /// A header field as it may be shown: a value marked sensitive is masked whatever its name.
-    pub(super) fn mask_field<'v>(&self, name: &str, value: &'v HeaderValue) -> Cow<'v, [u8]> {
+    pub(crate) fn mask_field<'v>(&self, name: &str, value: &'v HeaderValue) -> Cow<'v, [u8]> {
         let spans = self.header_spans(name, value.as_bytes());
         if value.is_sensitive() && spans.is_empty() && !self.reveals() {
             return Cow::Owned(mask(&String::from_utf8_lossy(value.as_bytes())).into_bytes());
@@ -187,7 +191,12 @@ impl Redactor {
     pub(super) fn body_spans(&self, kind: BodyKind, body: &[u8]) -> Vec<Span> {
         match kind {
             _ if self.reveals() => Vec::new(),
-            BodyKind::Json | BodyKind::Text => self.json_spans(body),
+            BodyKind::Json => self.json_spans(body),
+            BodyKind::Text => {
+                let mut spans = self.json_spans(body);
+                spans.extend(self.xml_spans(body));
+                spans
+            }
             BodyKind::Form => self.pair_spans(body, 0, &[]),
             BodyKind::Binary => Vec::new(),
         }
@@ -235,6 +244,26 @@ impl Redactor {
             if is_ours || self.names().query.contains(&normal(name.trim())) {
                 let (inner, mask) = masked(text, range.start + equals + 1..range.end);
                 spans.push((inner.start + offset..inner.end + offset, mask));
+            }
+        }
+        spans
+    }
+
+    /// Texts of XML elements, whatever their namespace. Works on broken and cut XML too.
+    fn xml_spans(&self, text: &[u8]) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for open in memchr::memchr_iter(b'<', text) {
+            let tag = &text[open + 1..];
+            let Some(end) = memchr::memchr2(b'>', b'<', tag).filter(|end| tag[*end] == b'>') else { continue };
+            let name = tag[..end].split(u8::is_ascii_whitespace).next().unwrap_or_default();
+            let local = memchr::memrchr(b':', name).map_or(name, |colon| &name[colon + 1..]);
+            if !self.names().json.contains(&normal(&String::from_utf8_lossy(local))) {
+                continue;
+            }
+            let start = open + 1 + end + 1;
+            let length = memchr::memchr(b'<', &text[start..]).unwrap_or(text.len() - start);
+            if length > 0 {
+                spans.push(masked(text, start..start + length));
             }
         }
         spans

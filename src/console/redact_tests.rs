@@ -180,6 +180,9 @@ fn urls_and_bodies_are_masked_by_name() {
     assert_eq!(body(BodyKind::Json, json), shown);
     assert_eq!(body(BodyKind::Form, "grant_type=x&code=c&client_secret=s"), "grant_type=x&code=***&client_secret=***");
     assert_eq!(body(BodyKind::Text, "data: {\"token\":\"t\"}\n"), "data: {\"token\":\"***\"}\n");
+    let xml = "<r><a:SecretAccessKey x=\"1\">s/&amp;</a:SecretAccessKey><Token></Token>\n<SessionToken>t</S><Id>1</Id><token>c";
+    let shown = "<r><a:SecretAccessKey x=\"1\">***</a:SecretAccessKey><Token></Token>\n<SessionToken>***</S><Id>1</Id><token>***";
+    assert_eq!(body(BodyKind::Text, xml), shown);
 }
 
 #[test]

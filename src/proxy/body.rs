@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -19,7 +19,10 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::{
-    auth::scheme::{BodyPlan, BodyUse, Reframe},
+    auth::{
+        AuthError,
+        scheme::{BodyPlan, BodyUse, Reframe},
+    },
     console::record::SendRecording,
     upstream::body::{BodyError, SendBody},
 };
@@ -31,6 +34,8 @@ pub struct RequestBody {
     size: SizeHint,
     /// Its beginning, if a scheme asked for that, and whether it is all.
     beginning: Option<Box<(Bytes, bool)>>,
+    /// Where the last send's rewriting says that it cannot go on.
+    fault: Option<Arc<OnceLock<AuthError>>>,
 }
 
 #[derive(Debug)]
@@ -73,7 +78,7 @@ pub enum ReadError {
 
 impl RequestBody {
     /// Sets the body up as its scheme needs it; `limit` bounds what is kept. Reads it now for [`BodyUse::Whole`], and
-    /// its beginning for [`BodyUse::Prefix`]. `converses`: it may be one side of a conversation.
+    /// its beginning for [`BodyUse::Prefix`] and [`BodyUse::Most`]. `converses`: it may be one side of a conversation.
     pub async fn new(incoming: Incoming, usage: BodyUse, limit: usize, converses: bool) -> Result<Self, ReadError> {
         let size = incoming.size_hint();
         let mut beginning = None;
@@ -88,10 +93,21 @@ impl RequestBody {
                     beginning = Some(Box::new(kept.read_ahead(bytes).await?));
                     Kind::Kept(Arc::new(Mutex::new(kept)))
                 }
+                BodyUse::Most => {
+                    let mut kept = Kept::new(incoming, limit);
+                    let (bytes, complete) =
+                        if kept.overflow { Default::default() } else { kept.read_ahead(limit).await? };
+                    if complete && kept.trailers.is_none() {
+                        Kind::Whole(bytes)
+                    } else {
+                        beginning = Some(Box::new((bytes, complete)));
+                        Kind::Kept(Arc::new(Mutex::new(kept)))
+                    }
+                }
                 BodyUse::Whole => Kind::Whole(read_whole(incoming, limit, converses).await?),
             }
         };
-        Ok(Self { kind, size, beginning })
+        Ok(Self { kind, size, beginning, fault: None })
     }
 
     /// What a scheme may see of it: all or its beginning, and whether it is all.
@@ -110,6 +126,34 @@ impl RequestBody {
             Kind::Empty => Some(&NONE),
             Kind::Once(..) | Kind::Kept(_) => None,
         }
+    }
+
+    /// Why the last send broke off, if the credential could not go on with the body.
+    pub fn fault(&self) -> Option<&AuthError> {
+        self.fault.as_ref()?.get()
+    }
+
+    /// Reads on to the end of a body that is kept, for a credential that has learnt from an answer that it needs all of
+    /// it. Without effect on one that was too long to be kept.
+    pub async fn gather(&mut self) {
+        let Kind::Kept(kept) = &self.kind else { return };
+        let (mut whole, mut at) = (BytesMut::new(), 0);
+        let reader = {
+            let mut inner = lock(kept);
+            inner.reader += 1;
+            inner.reader
+        };
+        loop {
+            if lock(kept).overflow {
+                return;
+            }
+            match std::future::poll_fn(|cx| lock(kept).poll(cx, reader, &mut at)).await {
+                None => break,
+                Some(Err(_)) => return,
+                Some(Ok(frame)) => whole.extend(frame.into_data()),
+            }
+        }
+        self.beginning = Some(Box::new((whole.freeze(), true)));
     }
 
     /// True if there is no body at all.
@@ -162,7 +206,8 @@ impl RequestBody {
             }
         };
         let gate = gate.map(|gate| (gate, Box::pin(tokio::time::sleep(PATIENCE))));
-        SendBody::Stream(Box::pin(Outflow { source, size, gate, reframe: reframe.map(Framing::Open), tap }))
+        let reframe = reframe.map(|reframe| Framing::Open(reframe, self.fault.insert(Arc::default()).clone()));
+        SendBody::Stream(Box::pin(Outflow { source, size, gate, reframe, tap }))
     }
 }
 
@@ -232,7 +277,7 @@ struct Outflow {
 /// A body being rewritten.
 #[derive(Debug)]
 enum Framing {
-    Open(Box<dyn Reframe>),
+    Open(Box<dyn Reframe>, Arc<OnceLock<AuthError>>),
     /// Its last bytes are out.
     Ended,
 }
@@ -299,7 +344,7 @@ impl Source {
 impl Framing {
     /// The next rewritten piece. Trailers go to the framing, which says what becomes of them.
     fn poll(&mut self, source: &mut Source, cx: &mut Context<'_>) -> Polled {
-        let Self::Open(reframe) = self else { return Poll::Ready(None) };
+        let Self::Open(reframe, fault) = self else { return Poll::Ready(None) };
         let mut out = BytesMut::new();
         loop {
             let frame = ready!(source.poll(cx)).transpose()?;
@@ -309,7 +354,10 @@ impl Framing {
                 }
                 last => reframe.end(last.as_ref().and_then(Frame::trailers_ref), &mut out),
             };
-            rewritten.map_err(BodyError::from)?;
+            if let Err(error) = rewritten {
+                let _ = fault.set(error.clone());
+                return Poll::Ready(Some(Err(error.into())));
+            }
             if !frame.is_some_and(|frame| frame.is_data()) {
                 *self = Self::Ended;
                 return Poll::Ready((!out.is_empty()).then(|| Ok(Frame::data(out.freeze()))));

@@ -124,6 +124,7 @@ async fn blind(conn: &Arc<Connection>, upgrade: OnUpgrade, target: Target) -> Re
         http1_only: true,
         prefer_http1: true,
         named: false,
+        client: None,
         fresh: true,
     };
     let mut upstream = conn.proxy.upstream.tunnel(want).await?;

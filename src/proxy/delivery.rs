@@ -4,18 +4,19 @@ use std::{
     collections::VecDeque,
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::{body::RequestBody, guard::Running};
 use crate::{
     console::record::{Recording, SendRecording},
-    upstream::Link,
+    upstream::{Link, Pins, body::Answer},
 };
 
 /// The beginning of an answer's body, read before it was known whether the client gets it.
@@ -30,7 +31,7 @@ pub struct Ahead {
 
 impl Ahead {
     /// Reads until `wanted` bytes are there, the body ends or breaks off.
-    pub async fn read(&mut self, incoming: &mut Incoming, wanted: usize) {
+    pub async fn read(&mut self, incoming: &mut Answer, wanted: usize) {
         while self.bytes < wanted && !self.ended && self.broke.is_none() {
             match incoming.frame().await {
                 Some(Ok(frame)) => {
@@ -52,6 +53,11 @@ impl Ahead {
             (Some(only), None) => only.clone(),
             _ => self.frames.iter().filter_map(Frame::data_ref).flatten().copied().collect(),
         }
+    }
+
+    /// What came after the body.
+    pub fn trailers(&self) -> Option<&HeaderMap> {
+        self.frames.iter().find_map(Frame::trailers_ref)
     }
 
     /// True if that is the whole body.
@@ -103,11 +109,11 @@ impl fmt::Debug for OutBody {
 pub struct Delivery {
     /// Boxed: hardly any answer is read ahead.
     ahead: Option<Box<Ahead>>,
-    incoming: Incoming,
+    incoming: Answer,
     lease: Option<Lease>,
     /// Boxed: without a recording there should be no room for one.
     records: Option<Box<(Recording, SendRecording)>>,
-    _running: Option<Running>,
+    running: Running,
 }
 
 /// A leased connection, and whether it may be used again when the answer has been read.
@@ -116,13 +122,19 @@ pub struct Lease {
     pub link: Link,
     /// The request whose body must have left completely.
     pub request: RequestBody,
+    /// Where the connection stays, if it belongs to the client's.
+    pub pins: Option<Arc<Pins>>,
 }
 
 impl Lease {
     /// Gives the connection back, if nothing of this exchange can still be on it.
     fn end(self) {
-        if self.request.is_sent() {
-            self.link.release();
+        if !self.request.is_sent() {
+            return;
+        }
+        match self.pins {
+            Some(pins) => pins.put(self.link),
+            None => self.link.release(),
         }
     }
 }
@@ -131,13 +143,12 @@ impl Delivery {
     /// A body that is read while `lease` lasts; `ahead` of it has been read already.
     pub fn new(
         ahead: Option<Box<Ahead>>,
-        incoming: Incoming,
+        incoming: Answer,
         lease: Lease,
         records: Option<(Recording, SendRecording)>,
-        running: Option<Running>,
+        running: Running,
     ) -> Self {
-        let mut delivery =
-            Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), _running: running };
+        let mut delivery = Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), running };
         if delivery.is_end() {
             delivery.over(None);
         }
@@ -208,7 +219,13 @@ impl Delivery {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = match self.ahead.as_mut().and_then(|ahead| ahead.take()) {
             Some(read) => Some(read),
-            None => ready!(Pin::new(&mut self.incoming).poll_frame(cx)),
+            None => match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    self.running.wait();
+                    return Poll::Pending;
+                }
+            },
         };
         match &frame {
             Some(Ok(piece)) => {
@@ -218,6 +235,8 @@ impl Delivery {
                 }
                 if self.is_end() {
                     self.over(None);
+                } else {
+                    self.running.offer();
                 }
             }
             Some(Err(_)) => self.over(Some("the answer broke off")),

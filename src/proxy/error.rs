@@ -207,6 +207,8 @@ impl From<AuthError> for ProxyError {
             AuthErrorKind::Rejected => ErrorId::CredentialRejected,
             AuthErrorKind::TokenEndpoint => ErrorId::TokenEndpoint,
             AuthErrorKind::LoginNeeded => ErrorId::LoginNeeded,
+            AuthErrorKind::Request => ErrorId::BadRequest,
+            AuthErrorKind::TooLarge => ErrorId::BodyTooLarge,
         };
         Self { id, detail: error.message, retry_after: error.retry_after, close: false }
     }

@@ -37,7 +37,10 @@ use crate::{
     console::record::{CURRENT, Recording, SendKind, SendRecording},
     rules::{Lookup, NamedAddresses, Rule},
     target::Target,
-    upstream::{Link, Want, body::SendBody},
+    upstream::{
+        self, Link, Pins, Want,
+        body::{Answer, SendBody},
+    },
 };
 
 /// The first send and at most three more.
@@ -96,6 +99,10 @@ struct Prepared {
     round: Round,
     /// The connection of the last send, where a handshake goes on on it.
     link: Option<Link>,
+    /// The client itself logs in to the connection that this leaves on.
+    logs_in: bool,
+    /// Where the connection stays afterwards, if it belongs to the client's.
+    pins: Option<Arc<Pins>>,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     expect: bool,
 }
@@ -104,7 +111,7 @@ impl Prepared {
     /// The head for one send. A request that is hardly ever sent twice gives its own away and keeps a copy without its
     /// extensions: these hold the letter case of the field names, which is most of what a copy costs.
     fn head_for_send(&mut self) -> request::Parts {
-        if self.auth.as_ref().is_some_and(|auth| auth.body_use(&self.head) != BodyUse::Pass) {
+        if self.auth.as_ref().is_some_and(|auth| auth.body_use_in(&self.head, &self.round) != BodyUse::Pass) {
             return self.head.clone();
         }
         let copy = copy(&self.head);
@@ -128,7 +135,7 @@ struct Sent {
     request: Option<request::Parts>,
     /// The body was kept for a later send.
     withheld: bool,
-    response: Response<Incoming>,
+    response: Response<Answer>,
     /// What has been read of the answer's body.
     ahead: Option<Box<Ahead>>,
     link: Link,
@@ -142,7 +149,7 @@ impl<'a> Exchange<'a> {
 
     async fn run(&self, request: Request<Incoming>) -> Result<Response<OutBody>, ProxyError> {
         let rule = self.choose_rule(&request)?;
-        let auth = self.choose_auth(&request, rule.as_deref())?;
+        let auth = self.choose_auth(&request, rule.as_ref())?;
         let mut prepared = self.prepare(request, rule, auth).await?;
         for sends in 1..=MAX_SENDS {
             self.make_ready(&mut prepared).await?;
@@ -163,6 +170,9 @@ impl<'a> Exchange<'a> {
                     }
                 }
             }
+            if prepared.auth.as_ref().is_some_and(|auth| auth.body_use(&prepared.head) == BodyUse::Whole) {
+                prepared.body.gather().await;
+            }
         }
         // `review` delivers the answer to the last send, whatever it is.
         Err(ProxyError::new(ErrorId::CredentialRejected, "no send was accepted"))
@@ -170,15 +180,7 @@ impl<'a> Exchange<'a> {
 
     /// Finds the rule. What no rule matches passes or is refused, as configured.
     fn choose_rule(&self, request: &Request<Incoming>) -> Result<Option<Arc<Rule>>, ProxyError> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let lookup = Lookup {
-            target: self.target,
-            method: request.method(),
-            path_and_query: path,
-            headers: request.headers(),
-            client: self.conn.client_name(),
-        };
-        let rule = self.snapshot.rules.find(&lookup).cloned();
+        let rule = self.snapshot.rules.find(&self.lookup(request)).cloned();
         if let Some(rule) = &rule {
             rule.decided.fetch_add(1, Ordering::Relaxed);
         }
@@ -192,11 +194,22 @@ impl<'a> Exchange<'a> {
         Ok(rule)
     }
 
-    /// The credential that this request gets. A preflight gets none; a foreign page and TRACE are refused.
+    fn lookup<'r>(&'r self, request: &'r Request<Incoming>) -> Lookup<'r> {
+        Lookup {
+            target: self.target,
+            method: request.method(),
+            path_and_query: request.uri().path_and_query().map_or("/", |path| path.as_str()),
+            headers: request.headers(),
+            client: self.conn.client_name(),
+        }
+    }
+
+    /// The credential that this request gets. A preflight gets none; a foreign page, TRACE and a path that might be
+    /// another are refused.
     fn choose_auth(
         &self,
         request: &Request<Incoming>,
-        rule: Option<&Rule>,
+        rule: Option<&Arc<Rule>>,
     ) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
         let Some((rule, auth)) = rule.and_then(|rule| rule.auth.as_ref().map(|auth| (rule, auth))) else {
             return Ok(None);
@@ -204,6 +217,9 @@ impl<'a> Exchange<'a> {
         if request.method() == Method::TRACE {
             let detail = "TRACE sends the request back, credentials included, so no rule allows it";
             return Err(ProxyError::new(ErrorId::Denied, detail));
+        }
+        if self.snapshot.rules.is_ambiguous(&self.lookup(request), rule) {
+            return Err(ProxyError::new(ErrorId::BadRequest, ambiguous_path(rule)));
         }
         match browser::access(request.method(), request.headers(), self.target, rule) {
             Access::Allowed => Ok(Some(Arc::clone(auth))),
@@ -235,12 +251,13 @@ impl<'a> Exchange<'a> {
         let client = self.conn.client_name_shared().filter(|name| *name != self.snapshot.settings.own_client);
         let mut round = Round { client, ..Round::new() };
         let auth = make_room(&mut head, self.target, rule.as_deref(), auth, &mut round, self.recording)?;
-        let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use(&head));
+        let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use_in(&head, &round));
         let limit = self.snapshot.settings.limits.body_buffer;
         let reading = RequestBody::new(incoming, usage, limit, hop::is_conversation(&head));
         let body = reading.await.map_err(|error| self.body_error(&error, limit))?;
-        let expect = head.headers.contains_key(header::EXPECT);
-        Ok(Prepared { head, body, rule, auth, round, link: None, upgrade, expect })
+        let logs_in = auth.is_none() && challenge::logs_in_connection(&head.headers);
+        let expect = stripped.expect;
+        Ok(Prepared { head, body, rule, auth, round, link: None, logs_in, pins: None, upgrade, expect })
     }
 
     fn body_error(&self, error: &ReadError, limit: usize) -> ProxyError {
@@ -294,7 +311,8 @@ impl<'a> Exchange<'a> {
             let (trace, plan) = self.apply(prepared, &mut head, &link, state)?;
             head.version = link.version();
             let record = self.record(&link, &head, trace);
-            let judges = prepared.auth.as_ref().is_some_and(|auth| auth.body_use(&head) != BodyUse::Pass);
+            let round = &prepared.round;
+            let judges = prepared.auth.as_ref().is_some_and(|auth| auth.body_use_in(&head, round) != BodyUse::Pass);
             let sent = judges.then(|| copy(&head));
             let withheld = matches!(plan, BodyPlan::Withheld);
             let gate = self.gate(prepared, &mut head, &link, first && !withheld);
@@ -312,6 +330,9 @@ impl<'a> Exchange<'a> {
                 Err(error) => {
                     if let Some(record) = &record {
                         record.failed(&error.why);
+                    }
+                    if let Some(fault) = prepared.body.fault() {
+                        return Err(ProxyError::from(fault.clone()).closing());
                     }
                     let safe = error.unsent.is_some() || (link.is_reused() && idempotent);
                     if fresh || !safe || !prepared.body.can_resend() {
@@ -338,15 +359,28 @@ impl<'a> Exchange<'a> {
             binding: binding.as_ref(),
             tls: policy,
             http1_only: prepared.upgrade.is_some(),
-            prefer_http1: self.conn.is_http1,
+            prefer_http1: self.conn.is_http1 || prepared.logs_in,
             named: self.target.host.ip().is_some_and(|ip| self.snapshot.rules.names_address(ip)),
-            fresh,
+            client: prepared.round.client.as_deref(),
+            fresh: fresh || prepared.logs_in,
         };
+        if let Some(pins) = self.conn.pins.get().filter(|_| prepared.auth.is_none()) {
+            let pinned = pins.take(&self.conn.proxy.upstream, &want).filter(|_| !fresh);
+            prepared.pins = pinned.is_some().then(|| Arc::clone(pins));
+            if let Some(link) = pinned {
+                return Ok((link, LinkState::Fresh));
+            }
+        }
         let leasing = self.conn.proxy.upstream.link(want);
         let link = match self.recording {
             Some(recording) => CURRENT.scope(Some(recording.clone()), leasing).await?,
             None => leasing.await?,
         };
+        if prepared.logs_in && link.version() <= Version::HTTP_11 {
+            // Of use to this client alone, and only where its requests come one by one.
+            link.set_doubtful();
+            prepared.pins = self.conn.is_http1.then(|| Arc::clone(self.conn.pins.get_or_init(Arc::default)));
+        }
         let state = link.state();
         Ok((link, state))
     }
@@ -365,9 +399,11 @@ impl<'a> Exchange<'a> {
             prepared.round.link = state;
             let (body, complete) = prepared.body.seen();
             let lent = self.recording.is_some_and(Recording::wants_heads).then_some(&mut trace);
+            prepared.round.proved = false;
             let mut out = Outgoing::new(head, self.target, Hop::Origin, body, &self.conn.proxy.clock, lent)
                 .on(state, link.certificate())
-                .beginning(!complete);
+                .beginning(!complete)
+                .with_body(!prepared.body.is_empty());
             auth.apply(&mut out, &mut prepared.round)?;
             plan = out.into_plan();
         }
@@ -429,7 +465,7 @@ impl<'a> Exchange<'a> {
         link: &mut Link,
         request: Request<SendBody>,
         body: &RequestBody,
-    ) -> Result<Result<Response<Incoming>, Failed>, ProxyError> {
+    ) -> Result<Result<Response<Answer>, Failed>, ProxyError> {
         let limit = self.snapshot.settings.limits.response_timeout;
         let sending = link.send(request);
         tokio::pin!(sending);
@@ -458,6 +494,9 @@ impl<'a> Exchange<'a> {
     fn send_error(&self, why: &str) -> ProxyError {
         match self.conn.shared.broken() {
             Some(violation) => ProxyError::new(ErrorId::BadRequest, violation.0).closing(),
+            None if upstream::is_refusal(why) => {
+                ProxyError::new(ErrorId::UpstreamTls, format!("{}: {}", self.target, upstream::refusal(why)))
+            }
             None => ProxyError::new(ErrorId::UpstreamProtocol, format!("{}: {why}", self.target)),
         }
     }
@@ -481,6 +520,7 @@ impl<'a> Exchange<'a> {
         let answer = Reply {
             body: &body,
             body_complete: sent.ahead.as_ref().is_some_and(|ahead| ahead.is_complete()),
+            trailers: sent.ahead.as_ref().and_then(|ahead| ahead.trailers()),
             ..Reply::new(status, sent.response.headers(), Hop::Origin, request, self.target)
         };
         prepared.round.challenges.clear();
@@ -494,19 +534,25 @@ impl<'a> Exchange<'a> {
         if verdict == Verdict::Refuse {
             return Err(auth.refusal(&prepared.round).into());
         }
-        if verdict == Verdict::Deliver {
-            if prepared.round.answered && !answer.is_refusal() {
-                sent.link.set_authenticated();
+        if answer.is_refusal() {
+            // What was proved on it, or would have been, counts no more; it is used again only if the handshake succeeds.
+            if auth.binding().is_some_and(|binding| binding.http1_only) {
+                sent.link.set_doubtful();
             }
+        } else if prepared.round.proved {
+            sent.link.set_authenticated();
+        }
+        if verdict == Verdict::Deliver {
             return Ok(verdict);
         }
-        if sends == MAX_SENDS || !prepared.body.can_resend() {
-            self.note(|| "refused, and the request cannot be sent again".to_owned());
-            return Ok(Verdict::Deliver);
-        }
         if verdict == Verdict::Renew {
+            // Also where this request cannot be sent again: the next one finds a better credential.
             let renewed = CURRENT.scope(self.recording.cloned(), auth.renew(&prepared.round)).await?;
             verdict = if renewed { Verdict::Retry } else { Verdict::Deliver };
+        }
+        if verdict != Verdict::Deliver && (sends == MAX_SENDS || !prepared.body.can_resend()) {
+            self.note(|| "refused, and the request cannot be sent again".to_owned());
+            return Ok(Verdict::Deliver);
         }
         if verdict >= Verdict::Retry {
             prepared.round.attempt += 1;
@@ -556,6 +602,9 @@ impl<'a> Exchange<'a> {
             auth.tidy(&mut head.headers, &prepared.round);
         }
         reply::protect(&mut head, prepared.auth.as_deref(), self.conn.is_intercepted());
+        if prepared.auth.is_none() && self.conn.is_http1 {
+            reply::announce_pins(&mut head);
+        }
         head.version = Version::HTTP_11;
         match (upstream, prepared.upgrade) {
             (Some(upstream), Some((asked, client))) => {
@@ -574,8 +623,8 @@ impl<'a> Exchange<'a> {
                     recording.response(&head);
                 }
                 let records = self.recording.cloned().zip(record);
-                let lease = Lease { link, request: prepared.body };
-                let delivery = Delivery::new(ahead, incoming, lease, records, Some(self.conn.shared.running()));
+                let lease = Lease { link, request: prepared.body, pins: prepared.pins };
+                let delivery = Delivery::new(ahead, incoming, lease, records, self.conn.shared.running());
                 Ok(Response::from_parts(head, OutBody::Delivery(delivery)))
             }
         }
@@ -607,10 +656,19 @@ struct Failed {
     unsent: Option<Extensions>,
 }
 
-fn recorded(response: Response<Incoming>, record: &SendRecording) -> Response<Incoming> {
+fn recorded(response: Response<Answer>, record: &SendRecording) -> Response<Answer> {
     let (head, body) = response.into_parts();
     record.reply(&head);
     Response::from_parts(head, body)
+}
+
+/// Why a path is refused that servers read in more than one way.
+pub fn ambiguous_path(rule: &Rule) -> String {
+    format!(
+        "the path can be read in two ways (an escaped slash or percent sign, a backslash, `//` or `..;`), and rule `{}` \
+         fits one of them only; send the plain path, or let the rule's `path` say `%2F` or end in `**`",
+        rule.name
+    )
 }
 
 /// What went wrong, with its causes.

@@ -32,8 +32,12 @@ use crate::{clock, upstream::tap::write_gathered};
 #[derive(Debug, Default)]
 pub struct Shared {
     violation: OnceLock<Violation>,
-    /// Exchanges that are not answered to their end; while there are any the connection is not idle.
+    /// Exchanges that wait for their origin; while there are any the connection is not idle.
     running: AtomicUsize,
+    /// Answers of which the client has been offered a piece.
+    offered: AtomicUsize,
+    /// Pieces offered so far. An offer follows when the one before it has been taken.
+    offers: AtomicUsize,
     interim: Mutex<Vec<u8>>,
     interim_waiting: AtomicBool,
     waker: AtomicWaker,
@@ -55,7 +59,7 @@ impl Shared {
     /// Counts an exchange as running until the guard is dropped.
     pub fn running(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Ordering::Relaxed);
-        Running(Arc::clone(self))
+        Running { shared: Arc::clone(self), offered: false }
     }
 
     /// Queues an interim answer (1xx) in front of the answer to the current request. HTTP/1 only.
@@ -75,13 +79,38 @@ impl Shared {
     }
 }
 
-/// An exchange that keeps its connection from counting as idle.
+/// An exchange whose origin or whose client has the turn. While it is an origin's, the connection is not idle.
 #[derive(Debug)]
-pub struct Running(Arc<Shared>);
+pub struct Running {
+    shared: Arc<Shared>,
+    offered: bool,
+}
+
+impl Running {
+    /// The client is offered a piece of the answer: it has the turn.
+    pub fn offer(&mut self) {
+        self.shared.offers.fetch_add(1, Ordering::Relaxed);
+        if !self.offered {
+            self.offered = true;
+            self.shared.offered.fetch_add(1, Ordering::Relaxed);
+            self.shared.running.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The client has taken all that there was: the origin has the turn.
+    pub fn wait(&mut self) {
+        if self.offered {
+            self.offered = false;
+            self.shared.running.fetch_add(1, Ordering::Relaxed);
+            self.shared.offered.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        let turn = if self.offered { &self.shared.offered } else { &self.shared.running };
+        turn.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -123,6 +152,8 @@ pub struct Guard<IO> {
     read_waits_since: Option<Instant>,
     write_waits_since: Option<Instant>,
     head_since: Option<Instant>,
+    /// How many pieces had been offered when the timer last looked, and since when it has been as many.
+    offers: Option<(usize, Instant)>,
     interim: Bytes,
 }
 
@@ -152,6 +183,7 @@ impl<IO> Guard<IO> {
             read_waits_since: None,
             write_waits_since: None,
             head_since: None,
+            offers: None,
             interim: Bytes::new(),
         }
     }
@@ -229,7 +261,7 @@ impl<IO> Guard<IO> {
     }
 
     /// The moment at which waiting ends, given what we wait for.
-    fn due(&self, now: Instant) -> Instant {
+    fn due(&mut self, now: Instant) -> Instant {
         let idle = self.deadlines.idle;
         let mut due = now + idle;
         if let Some(since) = self.write_waits_since {
@@ -241,6 +273,13 @@ impl<IO> Guard<IO> {
         let between = self.framing.in_head() || self.framing.is_raw();
         if between && self.shared.running.load(Ordering::Relaxed) > 0 {
             return due;
+        }
+        if self.shared.offered.load(Ordering::Relaxed) > 0 {
+            // Over HTTP/2 a client that takes nothing can still send: what counts is what it takes.
+            let offers = self.shared.offers.load(Ordering::Relaxed);
+            let (_, since) =
+                *self.offers.insert(self.offers.filter(|(last, _)| *last == offers).unwrap_or((offers, now)));
+            return due.min(since + idle);
         }
         if let (Some(since), true) = (self.read_waits_since, self.watch_raw || !self.framing.is_raw()) {
             due = due.min(since + idle);
@@ -405,102 +444,4 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    const DEADLINES: Deadlines = Deadlines { head: Duration::from_secs(30), idle: Duration::from_secs(60) };
-
-    async fn through(pieces: &[&[u8]]) -> (Vec<u8>, Arc<Shared>) {
-        let (mut client, server) = tokio::io::duplex(4096);
-        let shared = Arc::new(Shared::default());
-        let mut guard = Guard::new(server, 1000, DEADLINES, Arc::clone(&shared));
-        let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
-        let feeding = tokio::spawn(async move {
-            for piece in pieces {
-                if client.write_all(&piece).await.is_err() {
-                    break;
-                }
-            }
-        });
-        let mut seen = Vec::new();
-        let _ = guard.read_to_end(&mut seen).await;
-        drop(guard);
-        feeding.await.unwrap();
-        (seen, shared)
-    }
-
-    #[tokio::test]
-    async fn good_requests_come_through_unchanged_however_they_are_cut() {
-        let request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        for cut in 1..request.len() {
-            let (seen, shared) = through(&[&request[..cut], &request[cut..]]).await;
-            assert_eq!(seen, request, "cut at {cut}");
-            assert_eq!(shared.broken(), None);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_cannot_stand_in_a_uri_is_encoded_and_nothing_else() {
-        let asked = "GET /a?b=\"<c>\"&d=%22 HTTP/1.1\r\nHost: a\r\nX: \"\r\n\r\nPOST /` HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n`\"";
-        let mended = "GET /a?b=%22%3Cc%3E%22&d=%22 HTTP/1.1\r\nHost: a\r\nX: \"\r\n\r\nPOST /%60 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n`\"";
-        for cut in 1..asked.len() {
-            let (seen, _) = through(&[&asked.as_bytes()[..cut], &asked.as_bytes()[cut..]]).await;
-            assert_eq!(String::from_utf8(seen).unwrap(), mended, "cut at {cut}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_refused_request_is_replaced_and_nothing_follows() {
-        let good = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
-        let bad = "GET /b HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\nGET /c HTTP/1.1\r\nHost: a\r\n\r\n";
-        for cut in [10, good.len(), good.len() + 10] {
-            let all = [good, bad].concat();
-            let (seen, shared) = through(&[&all.as_bytes()[..cut], &all.as_bytes()[cut..]]).await;
-            let seen = String::from_utf8(seen).unwrap();
-            let rest = seen.strip_prefix(good).expect("the good request comes first");
-            let path = rest.split(' ').nth(1).unwrap();
-            assert_eq!(shared.violation(path), Some(Violation("there is more than one Host")));
-            assert_eq!(shared.violation("/b"), None);
-            assert!(!rest.contains("/c"));
-        }
-    }
-
-    const CHUNKED: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
-
-    #[tokio::test]
-    async fn a_malformed_body_is_an_error_not_an_end() {
-        let (mut client, server) = tokio::io::duplex(1000);
-        let mut guard = Guard::new(server, 1000, DEADLINES, Arc::new(Shared::default()));
-        client.write_all(CHUNKED).await.unwrap();
-        let mut seen = vec![0; CHUNKED.len()];
-        guard.read_exact(&mut seen).await.unwrap();
-        client.write_all(b"-1\r\n").await.unwrap();
-        let error = guard.read_to_end(&mut seen).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert_eq!(seen, CHUNKED);
-    }
-
-    #[tokio::test]
-    async fn a_malformed_body_that_came_with_its_head_takes_the_head_along() {
-        let (seen, shared) = through(&[&[CHUNKED, b"-1\r\n"].concat()]).await;
-        let seen = String::from_utf8(seen).unwrap();
-        assert!(!seen.contains("POST"));
-        assert!(shared.violation(seen.split(' ').nth(1).unwrap()).is_some());
-    }
-
-    #[tokio::test]
-    async fn slow_heads_and_idle_connections_end() {
-        let deadlines = Deadlines { head: Duration::from_millis(20), idle: Duration::from_millis(40) };
-        for start in ["", "GET / HT"] {
-            let (mut client, server) = tokio::io::duplex(1000);
-            let mut guard = Guard::new(server, 1000, deadlines, Arc::new(Shared::default()));
-            client.write_all(start.as_bytes()).await.unwrap();
-            let mut seen = Vec::new();
-            let error = guard.read_to_end(&mut seen).await.unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            assert!(seen.is_empty());
-        }
-    }
-}
+mod tests;

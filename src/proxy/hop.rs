@@ -6,8 +6,10 @@ use http::{
     request::Parts,
 };
 
-/// Fields that belong to one connection whether `Connection` names them or not.
-const ALWAYS: [HeaderName; 7] = [
+/// Fields that never cross to the next connection, and some that say what else must not. The order is that of
+/// [`bit`].
+const FIELDS: [HeaderName; 13] = [
+    // These belong to one connection whether `Connection` names them or not.
     header::CONNECTION,
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("keep-alive"),
@@ -15,14 +17,45 @@ const ALWAYS: [HeaderName; 7] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     HeaderName::from_static("http2-settings"),
-];
-
-/// What some servers fold into framing fields (`_` for `-`); never passed on.
-const TWINS: [HeaderName; 3] = [
+    // What some servers fold into framing fields (`_` for `-`); never passed on.
     HeaderName::from_static("content_length"),
     HeaderName::from_static("transfer_encoding"),
     HeaderName::from_static("proxy_authorization"),
+    // Between a client and its proxy.
+    header::PROXY_AUTHORIZATION,
+    header::PROXY_AUTHENTICATE,
+    // Not removed, only noticed.
+    header::EXPECT,
 ];
+
+const CONNECTION: u32 = 1;
+const TE: u32 = 1 << 3;
+const UPGRADE: u32 = 1 << 5;
+const EXPECT: u32 = 1 << 12;
+const OF_REQUESTS: u32 = EXPECT - 1;
+const OF_ANSWERS: u32 = (1 << 7) - 1;
+
+/// The bit of a name in [`FIELDS`]. A message hardly ever has more than one of them, so looking at each of its names
+/// once costs less than asking its map for each of these.
+fn bit(name: &str) -> u32 {
+    let at = match name.as_bytes() {
+        b"connection" => 0,
+        b"proxy-connection" => 1,
+        b"keep-alive" => 2,
+        b"te" => 3,
+        b"transfer-encoding" => 4,
+        b"upgrade" => 5,
+        b"http2-settings" => 6,
+        b"content_length" => 7,
+        b"transfer_encoding" => 8,
+        b"proxy_authorization" => 9,
+        b"proxy-authorization" => 10,
+        b"proxy-authenticate" => 11,
+        b"expect" => 12,
+        _ => return 0,
+    };
+    1 << at
+}
 
 /// Fields a client must not have removed by naming them in `Connection`: framing, routing, and what we add.
 fn is_protected(name: &HeaderName) -> bool {
@@ -36,40 +69,35 @@ pub struct Stripped {
     pub upgrade: Option<HeaderValue>,
     /// The client accepts trailers.
     pub trailers: bool,
+    /// There is an `Expect`. It stays.
+    pub expect: bool,
 }
 
 /// Removes from a request everything that concerns the client's connection: listed fields, those that `Connection`
 /// nominates, and all `Proxy-*` credentials.
 pub fn strip_request(headers: &mut HeaderMap, version: Version) -> Stripped {
-    headers.remove(header::PROXY_AUTHORIZATION);
-    for twin in &TWINS {
-        headers.remove(twin);
-    }
-    let stripped = strip(headers, version);
-    headers.remove(header::PROXY_AUTHENTICATE);
-    stripped
+    strip(headers, version, OF_REQUESTS)
 }
 
 /// The same for an answer. Challenges for a proxy are for us, not for our client.
 pub fn strip_response(headers: &mut HeaderMap, version: Version) -> Stripped {
-    strip(headers, version)
+    strip(headers, version, OF_ANSWERS)
 }
 
-fn strip(headers: &mut HeaderMap, version: Version) -> Stripped {
-    let mut stripped = Stripped::default();
-    if headers.contains_key(header::TE) {
+fn strip(headers: &mut HeaderMap, version: Version, unwanted: u32) -> Stripped {
+    let seen = headers.keys().fold(0, |seen, name| seen | bit(name.as_str()));
+    let mut stripped = Stripped { expect: seen & EXPECT != 0, ..Stripped::default() };
+    if seen & TE != 0 {
         stripped.trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     }
-    let connection = headers.contains_key(header::CONNECTION);
-    if connection && version <= Version::HTTP_11 {
-        let asks = tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-        if asks && version == Version::HTTP_11 {
-            stripped.upgrade =
-                headers.get(header::UPGRADE).filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c")).cloned();
+    if seen & CONNECTION != 0 {
+        if seen & UPGRADE != 0 && version == Version::HTTP_11 {
+            let asks = tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+            let protocol = headers.get(header::UPGRADE).filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"));
+            stripped.upgrade = protocol.filter(|_| asks).cloned();
         }
-    }
-    if connection {
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
+            .filter(|token| !["keep-alive", "close"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
             .filter(|name| !is_protected(name))
             .collect();
@@ -77,8 +105,10 @@ fn strip(headers: &mut HeaderMap, version: Version) -> Stripped {
             headers.remove(name);
         }
     }
-    for name in &ALWAYS {
-        headers.remove(name);
+    let mut unwanted = seen & unwanted;
+    while unwanted != 0 {
+        headers.remove(&FIELDS[unwanted.trailing_zeros() as usize]);
+        unwanted &= unwanted - 1;
     }
     stripped
 }
@@ -145,7 +175,23 @@ mod tests {
         ]);
         let stripped = strip_request(&mut headers, Version::HTTP_11);
         assert_eq!(headers, map(&[("x-two", "2"), ("authorization", "a"), ("host", "h")]));
-        assert_eq!(stripped, Stripped { upgrade: None, trailers: true });
+        assert_eq!(stripped, Stripped { upgrade: None, trailers: true, expect: false });
+    }
+
+    #[test]
+    fn every_listed_field_has_its_bit_and_goes() {
+        for (at, name) in FIELDS.iter().enumerate() {
+            assert_eq!(bit(name.as_str()), 1 << at, "{name}");
+            let mut headers = HeaderMap::new();
+            headers.append(name, HeaderValue::from_static("a"));
+            headers.append(name, HeaderValue::from_static("b"));
+            assert_eq!(strip_request(&mut headers, Version::HTTP_11).expect, name == header::EXPECT);
+            assert_eq!(headers.is_empty(), name != header::EXPECT, "{name}");
+        }
+        // A server's challenge passes through a tunnel.
+        let mut headers = map(&[("proxy-authenticate", "Basic"), ("connection", "Keep-Alive"), ("keep-alive", "5")]);
+        strip_response(&mut headers, Version::HTTP_11);
+        assert_eq!(headers, map(&[("proxy-authenticate", "Basic")]));
     }
 
     #[test]

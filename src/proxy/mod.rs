@@ -23,9 +23,9 @@ pub mod timer;
 pub mod tunnel;
 
 use std::{
-    borrow::Cow,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    ops::Deref,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -42,9 +42,9 @@ use crate::{
     config::{ConnectPorts, Limits, Unmatched},
     console::record::{Client, Console},
     rules::RuleSet,
-    target::{Scheme, Target},
+    target::{Scheme, Target, TargetError},
     tls::{client::TlsPolicy, leaf::Leaves},
-    upstream::{Upstream, came_from_us},
+    upstream::{Pins, Upstream, came_from_us},
 };
 
 /// Everything that all connections share.
@@ -118,8 +118,20 @@ pub struct Connection {
     pub shared: Arc<Shared>,
     /// HTTP/1, where requests follow each other.
     pub is_http1: bool,
+    /// Connections upstream that belong to this one, because the client logs in to them by itself.
+    pub pins: OnceLock<Arc<Pins>>,
     /// Set inside a tunnel.
     pub inner: Option<Inner>,
+    /// The last destination that a request outside a tunnel named: the next one most likely names it again.
+    pub last: Mutex<Option<Arc<Named>>>,
+}
+
+/// A destination, and the very words that named it.
+#[derive(Debug)]
+pub struct Named {
+    scheme: Scheme,
+    authority: Box<str>,
+    target: Target,
 }
 
 /// The inside of an intercepted tunnel.
@@ -143,7 +155,9 @@ impl Connection {
             name: self.name.clone(),
             shared: Arc::default(),
             is_http1: true,
+            pins: OnceLock::new(),
             inner: Some(inner),
+            last: Mutex::default(),
         }
     }
 
@@ -199,9 +213,26 @@ pub async fn handle(conn: &Arc<Connection>, mut request: Request<Incoming>) -> R
 
 /// Where a request goes.
 enum Route<'a> {
-    Forward(Cow<'a, Target>),
+    Forward(Destination<'a>),
     Connect,
     Page,
+}
+
+/// The one destination of a request: what CONNECT named, or its URI.
+enum Destination<'a> {
+    OfTunnel(&'a Target),
+    OfRequest(Arc<Named>),
+}
+
+impl Deref for Destination<'_> {
+    type Target = Target;
+
+    fn deref(&self) -> &Target {
+        match self {
+            Self::OfTunnel(target) => target,
+            Self::OfRequest(named) => &named.target,
+        }
+    }
 }
 
 fn route<'a>(conn: &'a Connection, request: &mut Request<Incoming>) -> Result<Route<'a>, ProxyError> {
@@ -209,21 +240,44 @@ fn route<'a>(conn: &'a Connection, request: &mut Request<Incoming>) -> Result<Ro
         return Err(ProxyError::new(ErrorId::BadRequest, violation.0).closing());
     }
     if let Some(inner) = &conn.inner {
-        return inside(inner, request).map(|target| Route::Forward(Cow::Borrowed(target)));
+        return inside(inner, request).map(|target| Route::Forward(Destination::OfTunnel(target)));
     }
     let origin_form = request.uri().scheme().is_none() && request.method() != Method::CONNECT;
     if origin_form {
         return Ok(Route::Page);
     }
-    authenticate(conn, request)?;
+    let (mut claims, mut came_by) = (false, false);
+    for name in request.headers().keys() {
+        claims |= name == header::PROXY_AUTHORIZATION;
+        came_by |= name == header::VIA;
+    }
+    if claims || !conn.trusted {
+        authenticate(conn, request)?;
+    }
     if request.method() == Method::CONNECT {
         return Ok(Route::Connect);
     }
-    refuse_loop(request)?;
-    let target =
-        Target::from_uri(request.uri()).map_err(|error| ProxyError::new(ErrorId::BadRequest, error.to_string()))?;
-    check_host(request, &target, request.uri().authority())?;
-    Ok(Route::Forward(Cow::Owned(target)))
+    if came_by {
+        refuse_loop(request)?;
+    }
+    let named = named(conn, request.uri())?;
+    check_host(request, &named.target, request.uri().authority())?;
+    Ok(Route::Forward(Destination::OfRequest(named)))
+}
+
+/// The destination of an absolute URI.
+fn named(conn: &Connection, uri: &Uri) -> Result<Arc<Named>, ProxyError> {
+    let bad = |error: TargetError| ProxyError::new(ErrorId::BadRequest, error.to_string());
+    let scheme = uri.scheme_str().and_then(Scheme::parse).ok_or(TargetError::BadScheme).map_err(bad)?;
+    let authority = uri.authority().ok_or(TargetError::EmptyHost).map_err(bad)?.as_str();
+    let mut last = conn.last.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(last) = last.as_ref().filter(|last| last.scheme == scheme && *last.authority == *authority) {
+        return Ok(last.clone());
+    }
+    let target = Target::from_authority(scheme, authority).map_err(bad)?;
+    let named = Arc::new(Named { scheme, authority: authority.into(), target });
+    *last = Some(named.clone());
+    Ok(named)
 }
 
 /// A client names itself or belongs to this user.

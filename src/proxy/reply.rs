@@ -2,24 +2,47 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    header::{self, Entry},
+    response::Parts,
+};
 
-use crate::auth::{AuthScheme, slots::scrub_query};
+use crate::auth::{AuthScheme, challenge::wants_connection_login, slots::scrub_query};
 
 /// Keeps an answer from undoing what the proxy does: no way around it (`Alt-Svc`), no shared cache for answers to
 /// requests that look anonymous, no query secret in a link.
 pub fn protect(head: &mut Parts, injected: Option<&dyn AuthScheme>, intercepted: bool) {
+    // One look at each name costs less than asking for each of these.
+    let (mut links, mut around, mut proxys) = (false, false, false);
+    for name in head.headers.keys() {
+        match name.as_str().as_bytes() {
+            b"location" | b"content-location" | b"refresh" | b"link" => links = true,
+            b"alt-svc" => around = true,
+            b"proxy-authenticate" | b"proxy-authentication-info" => proxys = true,
+            _ => {}
+        }
+    }
     if let Some(auth) = injected {
-        scrub_links(&mut head.headers, auth);
+        if links {
+            scrub_links(&mut head.headers, auth);
+        }
         make_private(&mut head.headers);
     }
-    if injected.is_some() || intercepted {
+    if around && (injected.is_some() || intercepted) {
         head.headers.remove(header::ALT_SVC);
     }
-    if !intercepted {
+    if proxys && !intercepted {
         // To a client outside a tunnel these would look like ours.
         head.headers.remove(header::PROXY_AUTHENTICATE);
         head.headers.remove("proxy-authentication-info");
+    }
+}
+
+/// Tells a client that is asked to log in to its connection that this holds from end to end (RFC 4559 section 6).
+pub fn announce_pins(head: &mut Parts) {
+    if head.status == StatusCode::UNAUTHORIZED && wants_connection_login(&head.headers) {
+        head.headers.insert("proxy-support", HeaderValue::from_static("Session-Based-Authentication"));
     }
 }
 
@@ -43,7 +66,7 @@ fn scrub_links(headers: &mut HeaderMap, auth: &dyn AuthScheme) {
 }
 
 fn replace_nth(headers: &mut HeaderMap, name: &HeaderName, at: usize, value: HeaderValue) {
-    if let header::Entry::Occupied(mut entry) = headers.entry(name)
+    if let Entry::Occupied(mut entry) = headers.entry(name)
         && let Some(slot) = entry.iter_mut().nth(at)
     {
         *slot = value;
@@ -55,8 +78,8 @@ fn replace_nth(headers: &mut HeaderMap, name: &HeaderName, at: usize, value: Hea
 const EXPLICIT: [&str; 5] = ["public", "private", "no-store", "s-maxage", "must-revalidate"];
 
 fn make_private(headers: &mut HeaderMap) {
-    if !headers.contains_key(header::CACHE_CONTROL) {
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private"));
+    if let Entry::Vacant(entry) = headers.entry(header::CACHE_CONTROL) {
+        entry.insert(HeaderValue::from_static("private"));
         return;
     }
     let explicit = headers

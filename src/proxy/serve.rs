@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -69,7 +69,9 @@ fn open(proxy: &Arc<Proxy>, socket: &TcpStream, peer: SocketAddr) -> Connection 
         name: OnceLock::new(),
         shared: Arc::default(),
         is_http1: true,
+        pins: OnceLock::new(),
         inner: None,
+        last: Mutex::default(),
     }
 }
 

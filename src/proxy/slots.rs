@@ -20,7 +20,7 @@ pub fn clear_slots(
     existing: Existing,
     recording: Option<&Recording>,
 ) -> Result<bool, ProxyError> {
-    for slot in auth.slots() {
+    for slot in auth.slots().iter().chain(auth.clears()) {
         if let Slot::Header(name) = slot
             && underscore_twin(&head.headers, name)
         {

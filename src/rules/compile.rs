@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     auth::{AuthScheme, SchemeConfig},
     config::{
-        At, AuthRef, Config, Existing, HeaderEdits, OnUnavailable, Place, Record, RuleConfig, RuleTls, WhenConfig,
+        At, AuthRef, Config, Existing, HeaderEdits, OnUnavailable, Place, Record, RuleConfig, WhenConfig,
         diagnostics::{Diagnostic, Diagnostics, SourceTexts},
         text::Text,
     },
@@ -169,6 +170,7 @@ impl Compiler<'_> {
             self.error(&config.place, format!("rules are nested more than {MAX_DEPTH} deep"));
             Level::default()
         };
+        let tls = self.tls(config, &own);
         let rule = Rule {
             name: config.name.clone(),
             path: own.path,
@@ -178,7 +180,7 @@ impl Compiler<'_> {
             existing: own.existing,
             set_headers: own.set_headers,
             remove_headers: own.remove_headers,
-            tls: own.tls.unwrap_or_else(|| self.policy(None)),
+            tls,
             on_unavailable: own.on_unavailable,
             record: own.record,
             origins: own.origins,
@@ -223,7 +225,7 @@ impl Compiler<'_> {
                 let help = "add `extra_ca: path/to/ca.pem`, or leave out `ca_only`";
                 self.error_help(&config.place, "`tls.ca_only` trusts nobody without `tls.extra_ca`", help);
             }
-            own.tls = Some(self.policy(Some(tls)));
+            own.tls = Some(self.policy(tls.extra_ca.clone(), tls.ca_only));
         }
         own.existing = config.existing.unwrap_or(own.existing);
         own.on_unavailable = config.on_unavailable.unwrap_or(own.on_unavailable);
@@ -361,11 +363,28 @@ impl Compiler<'_> {
         Some(name)
     }
 
-    fn policy(&mut self, tls: Option<&RuleTls>) -> Arc<TlsPolicy> {
-        let policy = TlsPolicy {
-            extra_ca: tls.and_then(|tls| tls.extra_ca.clone()),
-            ca_only: tls.is_some_and(|tls| tls.ca_only),
-        };
+    /// Whom the rule trusts: as its own `tls` says, or its credential.
+    fn tls(&mut self, config: &RuleConfig, own: &Inherited) -> Arc<TlsPolicy> {
+        let roots = own.auth.as_ref().and_then(|auth| auth.roots());
+        let names_ca = own.tls.as_ref().is_some_and(|tls| tls.extra_ca.is_some());
+        match (roots, &own.tls) {
+            (Some((ca, _)), Some(tls)) if names_ca && tls.extra_ca.as_deref() != Some(ca) => {
+                let help = "keep one of them: a file may hold several certificates";
+                let what =
+                    format!("`tls.extra_ca` of the rule `{}` and `ca` of its credential name two files", config.name);
+                self.error_help(&config.place, what, help);
+                Arc::clone(tls)
+            }
+            (Some((ca, only)), _) => {
+                self.policy(Some(ca.to_owned()), only || own.tls.as_ref().is_some_and(|tls| tls.ca_only))
+            }
+            (None, Some(tls)) => Arc::clone(tls),
+            (None, None) => self.policy(None, false),
+        }
+    }
+
+    fn policy(&mut self, extra_ca: Option<PathBuf>, ca_only: bool) -> Arc<TlsPolicy> {
+        let policy = TlsPolicy { extra_ca, ca_only };
         if let Some(known) = self.set.policies.get(&policy) {
             return known.clone();
         }

@@ -4,8 +4,7 @@
 //! in lists of their own. The lists of one lookup are merged by the number of the rule. Nothing is allocated as long as
 //! a target meets no more than [`INLINE`] lists.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use regex::bytes::Regex;
 
 use super::host::{HostName, HostPattern};

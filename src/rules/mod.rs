@@ -143,6 +143,15 @@ impl RuleSet {
         self.top.find(&Request::new(lookup))
     }
 
+    /// True if a lenient server might read the path of a request that met `rule` so that another rule, or none, would be
+    /// the right one: its credential might then go where it does not belong.
+    pub fn is_ambiguous(&self, lookup: &Lookup<'_>, rule: &Arc<Rule>) -> bool {
+        path::other_readings(lookup.path_and_query).iter().any(|reading| {
+            let found = self.top.find(&Request::read_as(lookup, reading));
+            found.is_none_or(|found| !Arc::ptr_eq(found, rule))
+        })
+    }
+
     /// True if some rule could match a request to this host on any port over any scheme: two names of one request that
     /// disagree are dangerous as soon as this holds for one of them.
     pub fn names_host_anywhere(&self, host: &Host) -> bool {

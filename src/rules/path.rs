@@ -5,6 +5,10 @@
 //! resolved (RFC 3986 section 6.2.2). `%2F` and a backslash are no slashes, and `//` stays as it is. Only the comparison
 //! uses this form; what is sent is what the client wrote.
 //!
+//! Not every server reads a path that way: some take `%2F` or a backslash for a slash, decode twice, join slashes, or
+//! drop what follows a `;`. Where such a reading would lead to another rule, the path is ambiguous: see
+//! [`other_readings`].
+//!
 //! In a pattern `*` stands for any text inside a segment and `**` for any text at all. As in globs of files, `/a/**/b`
 //! also matches `/a/b`, while `/a/**` matches what is below `/a/` but not `/a` itself: list both where both are meant.
 
@@ -114,6 +118,12 @@ impl PathPattern {
         }
     }
 
+    /// True if it says itself how the server reads what is [ambiguous](other_readings): it has an escaped slash,
+    /// backslash or percent sign, or two slashes in a row.
+    pub fn is_explicit(&self) -> bool {
+        ["%2F", "%5C", "%25", "//"].iter().any(|part| self.escaped.contains(part))
+    }
+
     /// True if it holds for every path.
     pub fn is_all(&self) -> bool {
         matches!(self.shape, Shape::All)
@@ -138,6 +148,55 @@ pub fn normal(path_and_query: &str) -> Cow<'_, str> {
     }
     let escaped = escape(path);
     if escaped.starts_with('/') { Cow::Owned(resolve_dots(&escaped)) } else { Cow::Owned(escaped) }
+}
+
+/// Other forms in which a lenient server might see a path, in normal form: everything decoded once, and twice, with
+/// backslashes as slashes, slashes joined, and `..;x` as `..`. Empty for a path that can be read in one way only.
+pub fn other_readings(path_and_query: &str) -> Vec<String> {
+    let path = path_and_query.find(['?', '#']).map_or(path_and_query, |end| &path_and_query[..end]);
+    if !path.starts_with('/') || (is_normal(path) && !path.contains("//")) {
+        return Vec::new();
+    }
+    let strict = normal(path);
+    let once = decode(path.as_bytes());
+    let twice = decode(&once);
+    let mut readings = vec![lenient(&once), lenient(&twice)];
+    readings.dedup();
+    readings.retain(|reading| *reading != strict);
+    readings
+}
+
+fn decode(bytes: &[u8]) -> Vec<u8> {
+    percent_encoding::percent_decode(bytes).collect()
+}
+
+fn lenient(decoded: &[u8]) -> String {
+    let mut segments: Vec<&[u8]> = Vec::new();
+    let mut open = false;
+    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
+        let name = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        open = true;
+        match name {
+            b"." => {}
+            b".." => drop(segments.pop()),
+            b"" if segment.is_empty() => {}
+            _ => {
+                segments.push(segment);
+                open = false;
+            }
+        }
+    }
+    let mut out = String::with_capacity(decoded.len() + 8);
+    for segment in &segments {
+        out.push('/');
+        for &byte in *segment {
+            if may_stand(byte) { out.push(char::from(byte)) } else { push_escape(&mut out, byte) }
+        }
+    }
+    if open || segments.is_empty() {
+        out.push('/');
+    }
+    out
 }
 
 /// True if nothing has to be done: no escape, no odd character, and nothing that begins with a dot after a slash.
@@ -288,6 +347,30 @@ mod tests {
         assert!(!fits("/public/**", "/public/../admin"));
         assert!(!fits("/public/**", "/public/%2e%2e/admin"));
         assert!(!fits("/admin", "/%2561dmin"));
+    }
+
+    #[test]
+    fn what_servers_read_in_two_ways_is_found() {
+        for (path, readings) in [
+            ("/a/b;c=1/d", &[][..]),
+            ("/a/%7Eb", &[]),
+            ("/a%20b/../c", &[]),
+            ("/public/..%2fadmin", &["/admin"]),
+            ("/public/..\\admin?q=%2f", &["/admin"]),
+            ("/public/%2e%2e%5Cadmin/", &["/admin/"]),
+            ("/public/..;x=1/admin", &["/admin"]),
+            ("/public//../admin", &["/admin"]),
+            ("/public/%252e%252e%252Fadmin", &["/public/%252e%252e%252Fadmin", "/admin"]),
+            ("/%2561dmin", &["/%2561dmin", "/admin"]),
+            ("//admin", &["/admin"]),
+            ("/projects/group%2Fname/issues", &["/projects/group/name/issues"]),
+            ("*", &[]),
+        ] {
+            let found = other_readings(path);
+            // A reading that is the strict one is none.
+            let readings: Vec<_> = readings.iter().filter(|reading| **reading != normal(path)).collect();
+            assert_eq!(found.iter().collect::<Vec<_>>(), readings, "{path}");
+        }
     }
 
     #[test]

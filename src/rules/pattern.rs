@@ -20,12 +20,19 @@ pub struct Request<'a> {
     /// What the request shows.
     pub lookup: &'a Lookup<'a>,
     path: OnceCell<Cow<'a, str>>,
+    /// The path as a lenient server might see it, for patterns that leave that open.
+    reading: Option<&'a str>,
 }
 
 impl<'a> Request<'a> {
     /// Nothing is worked out yet.
     pub fn new(lookup: &'a Lookup<'a>) -> Self {
-        Self { lookup, path: OnceCell::new() }
+        Self { lookup, path: OnceCell::new(), reading: None }
+    }
+
+    /// The same request with another reading of its path.
+    pub fn read_as(lookup: &'a Lookup<'a>, reading: &'a str) -> Self {
+        Self { reading: Some(reading), ..Self::new(lookup) }
     }
 
     /// The path as patterns see it.
@@ -86,7 +93,11 @@ impl Conditions {
 
     /// The path.
     pub fn holds_path(&self, request: &Request<'_>) -> bool {
-        self.paths.is_empty() || self.paths.iter().any(|path| path.matches(request.path()))
+        self.paths.is_empty()
+            || self.paths.iter().any(|path| match request.reading {
+                Some(reading) if !path.is_explicit() => path.matches(reading),
+                _ => path.matches(request.path()),
+            })
     }
 
     /// The method.

@@ -1,12 +1,16 @@
-//! The body of a request on its way out.
+//! Bodies: a request's on its way out, an answer's on its way in.
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{driver::Sending, link::Conn};
 
 /// A request body: nothing, bytes in memory, or a stream.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub enum SendBody {
     Full(Option<Bytes>),
     /// A stream.
     Stream(Pin<Box<dyn StreamBody>>),
+    /// A stream whose end the connection must know of.
+    Watched(Pin<Box<dyn StreamBody>>, Sending),
 }
 
 /// A streaming body whose errors are boxed.
@@ -37,7 +43,7 @@ impl Body for SendBody {
             Self::Full(bytes) => {
                 Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
             }
-            Self::Stream(body) => body.as_mut().poll_frame(cx),
+            Self::Stream(body) | Self::Watched(body, _) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -45,7 +51,7 @@ impl Body for SendBody {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Stream(body) => body.is_end_stream(),
+            Self::Stream(body) | Self::Watched(body, _) => body.is_end_stream(),
         }
     }
 
@@ -53,7 +59,41 @@ impl Body for SendBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(body) => body.size_hint(),
+            Self::Stream(body) | Self::Watched(body, _) => body.size_hint(),
         }
+    }
+}
+
+/// The body of an answer. Reading it runs the connection that it comes on.
+#[derive(Debug)]
+pub struct Answer {
+    incoming: Incoming,
+    conn: Arc<Conn>,
+}
+
+impl Answer {
+    pub(super) fn new(incoming: Incoming, conn: Arc<Conn>) -> Self {
+        Self { incoming, conn }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        match &this.conn.driver {
+            Some(driver) => driver.drive(cx, |cx| Pin::new(&mut this.incoming).poll_frame(cx)),
+            None => Pin::new(&mut this.incoming).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }

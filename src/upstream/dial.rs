@@ -288,9 +288,40 @@ fn explain(error: &io::Error) -> String {
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
             format!("{error}; if its authority is to be trusted, name it in `tls.extra_ca` of the rule")
         }
-        Some(Error::AlertReceived(_)) => format!("the server refused the handshake: {error}"),
+        Some(Error::AlertReceived(_)) => refusal(&error.to_string()),
         _ => error.to_string(),
     }
+}
+
+/// What to do about a server that ended TLS with an alert. In TLS 1.3 it judges our certificate only after the handshake
+/// seems done, so that the alert may come in place of an answer.
+pub fn refusal(error: &str) -> String {
+    let named = |names: &[&str]| names.iter().any(|name| error.ends_with(name));
+    let remedy = if named(&["CertificateRequired"]) {
+        "; it wants a client certificate: give the rule a credential of type `mtls`"
+    } else if named(&[
+        "UnknownCA",
+        "BadCertificate",
+        "UnsupportedCertificate",
+        "CertificateRevoked",
+        "CertificateExpired",
+        "CertificateUnknown",
+        "AccessDenied",
+        "DecryptError",
+    ]) {
+        "; it does not accept our client certificate: look whether that is in force, has its chain with it, and comes from \
+         an authority that the server knows"
+    } else if named(&["HandshakeFailure"]) {
+        "; perhaps it wants a client certificate (a credential of type `mtls`), or a cipher of long ago"
+    } else {
+        ""
+    };
+    format!("the server refused the TLS session: {error}{remedy}")
+}
+
+/// True if a failure was an alert of the server.
+pub fn is_refusal(error: &str) -> bool {
+    error.contains("received fatal alert")
 }
 
 fn negotiated<IO>(io: &TlsStream<IO>) -> (bool, TlsFacts) {

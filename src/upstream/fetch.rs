@@ -9,11 +9,11 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use super::{Link, LinkError, Upstream, Want, body::SendBody};
 use crate::{
     auth::{
-        fetch::{Fetch, FetchError, FetchOptions},
+        fetch::{Fetch, FetchError, FetchOptions, METADATA_ADDRESSES},
         scheme::{Hop, Trace},
     },
     console::record::{CURRENT, SendKind, SendRecording},
-    target::Target,
+    target::{Scheme, Target},
     tls::client::TlsPolicy,
 };
 
@@ -23,20 +23,15 @@ impl Fetch for Upstream {
         request: Request<Bytes>,
         options: FetchOptions,
     ) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> {
-        let upstream = self.clone();
-        Box::pin(async move {
-            let kind = SendKind::Token { credential: options.credential.clone() };
-            let recording = CURRENT.try_with(Clone::clone).ok().flatten().map(|current| current.send(kind));
-            let work = exchange(&upstream, request, &options, recording.as_ref());
-            let result = tokio::time::timeout(options.timeout, work).await;
-            let result = result.unwrap_or(Err(FetchError::Timeout(options.timeout)));
-            match (&recording, &result) {
-                (Some(recording), Err(error)) => recording.failed(&error.to_string()),
-                (Some(recording), Ok(_)) => recording.end(),
-                (None, _) => {}
-            }
-            result
-        })
+        recorded(self.clone(), request, options, Way::Usual)
+    }
+
+    fn fetch_metadata(
+        &self,
+        request: Request<Bytes>,
+        options: FetchOptions,
+    ) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> {
+        recorded(self.clone(), request, options, Way::Metadata)
     }
 
     fn detach(&self, work: BoxFuture<'static, ()>) {
@@ -47,10 +42,41 @@ impl Fetch for Upstream {
     }
 }
 
+/// Which connections may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Those for everything else.
+    Usual,
+    /// To a metadata service of this machine: directly.
+    Metadata,
+}
+
+fn recorded(
+    upstream: Upstream,
+    request: Request<Bytes>,
+    options: FetchOptions,
+    way: Way,
+) -> BoxFuture<'static, Result<Response<Bytes>, FetchError>> {
+    Box::pin(async move {
+        let kind = SendKind::Token { credential: options.credential.clone() };
+        let recording = CURRENT.try_with(Clone::clone).ok().flatten().map(|current| current.send(kind));
+        let work = exchange(&upstream, request, &options, way, recording.as_ref());
+        let result = tokio::time::timeout(options.timeout, work).await;
+        let result = result.unwrap_or(Err(FetchError::Timeout(options.timeout)));
+        match (&recording, &result) {
+            (Some(recording), Err(error)) => recording.failed(&error.to_string()),
+            (Some(recording), Ok(_)) => recording.end(),
+            (None, _) => {}
+        }
+        result
+    })
+}
+
 async fn exchange(
     upstream: &Upstream,
     request: Request<Bytes>,
     options: &FetchOptions,
+    way: Way,
     recording: Option<&SendRecording>,
 ) -> Result<Response<Bytes>, FetchError> {
     let target = Target::from_uri(request.uri())
@@ -68,11 +94,17 @@ async fn exchange(
             tls: &TlsPolicy::DEFAULT,
             http1_only: false,
             prefer_http1: false,
-            // An endpoint may come out of a document that somebody else wrote, so no address is beyond doubt.
-            named: false,
+            // An endpoint may come out of a document that somebody else wrote, so no address is beyond doubt but the
+            // well-known ones.
+            named: way == Way::Metadata && is_well_known(&target),
+            client: None,
             fresh,
         };
-        let mut link = upstream.link(want).await.map_err(|error| cannot_connect(&error))?;
+        let leased = match way {
+            Way::Usual => upstream.link(want).await,
+            Way::Metadata => upstream.direct_link(want).await,
+        };
+        let mut link = leased.map_err(|error| cannot_connect(&error))?;
         record_request(recording, &link, &head, &target, &body);
         let outgoing = Request::from_parts(head.clone(), SendBody::Full(Some(body.clone())));
         match link.send(outgoing).await {
@@ -106,6 +138,13 @@ async fn exchange(
     Ok(Response::from_parts(reply, body))
 }
 
+/// True for a metadata service at its own address and port.
+fn is_well_known(target: &Target) -> bool {
+    target.scheme == Scheme::Http
+        && target.is_default_port()
+        && target.host.ip().is_some_and(|ip| METADATA_ADDRESSES.contains(&ip))
+}
+
 fn record_request(
     recording: Option<&SendRecording>,
     link: &Link,
@@ -136,4 +175,42 @@ fn describe(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn well_known_is_the_address_itself_at_its_own_port() {
+        let target = |uri: &str| Target::from_uri(&uri.parse().unwrap()).unwrap();
+        for known in [
+            "http://169.254.169.254/latest",
+            "http://[fd00:ec2::254]/",
+            "http://169.254.170.2:80/x",
+            "http://169.254.170.23/",
+            "http://[fd00:ec2::23]/",
+            "http://[::ffff:169.254.169.254]/",
+        ] {
+            assert!(is_well_known(&target(known)), "{known}");
+        }
+        for other in [
+            "https://169.254.169.254/",
+            "http://169.254.169.254:8080/",
+            "http://169.254.169.253/",
+            "http://metadata.test/",
+            "http://127.0.0.1/",
+            "http://[fe80::1]/",
+        ] {
+            assert!(!is_well_known(&target(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn well_known_addresses_are_denied_to_everybody_else() {
+        let denied = crate::config::ProxyConfig::default().deny_addresses;
+        let open: Vec<_> =
+            METADATA_ADDRESSES.iter().filter(|ip| !super::super::address::is_denied(**ip, &denied)).collect();
+        assert_eq!(open, ["fd00:ec2::23".parse::<std::net::IpAddr>().unwrap()].iter().collect::<Vec<_>>());
+    }
 }

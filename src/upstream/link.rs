@@ -2,34 +2,38 @@
 
 use std::{
     fmt,
+    future::poll_fn,
+    pin::pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     time::Instant,
 };
 
-use http::{HeaderMap, Request, Response, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header, request, uri::PathAndQuery};
+use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::{
     body::Incoming,
-    client::conn::{http1, http2},
+    client::conn::{TrySendError, http1, http2},
 };
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use super::{
-    LinkInfo, Shared, TlsInfo,
-    body::SendBody,
+    LinkInfo, Shared, TlsInfo, Want,
+    body::{Answer, SendBody},
     dial::{Facts, TlsFacts},
+    driver::Driver,
     parent,
     pool::{self, Slot},
     settings::Settings,
     tap::Tap,
 };
 use crate::{
-    auth::scheme::{AuthScheme, Hop, LinkState, Round},
+    auth::scheme::{AuthScheme, BodyPlan, Hop, LinkState, Round},
     console::record::SendRecording,
-    target::Scheme,
+    target::{Host, Scheme},
 };
 
 /// A leased connection.
@@ -58,21 +62,73 @@ pub(super) struct Conn {
     pub(super) version: Version,
     pub(super) opened: Instant,
     pub(super) tap: Arc<Tap>,
+    /// Runs an HTTP/1.1 connection; HTTP/2 runs by itself.
+    pub(super) driver: Option<Driver>,
     facts: Facts,
     info: OnceLock<LinkInfo>,
-    authenticated: AtomicBool,
+    /// The parent proxy accepted a login of this connection.
+    known_to_parent: AtomicBool,
+    /// A [`LinkState`], or [`DOUBTFUL`].
+    identity: AtomicU8,
+}
+
+/// Nothing was proved on a connection.
+const FRESH: u8 = 0;
+/// A handshake has begun on it, or was refused, and has not succeeded yet.
+const DOUBTFUL: u8 = 1;
+/// Its identity was accepted.
+const AUTHENTICATED: u8 = 2;
+
+impl Conn {
+    /// HTTP/1.1 with a driver, HTTP/2 without.
+    pub(super) fn new(hop: Hop, facts: Facts, tap: Arc<Tap>, driver: Option<Driver>) -> Self {
+        Self {
+            hop,
+            version: if driver.is_some() { Version::HTTP_11 } else { Version::HTTP_2 },
+            opened: Instant::now(),
+            tap,
+            driver,
+            facts,
+            info: OnceLock::new(),
+            known_to_parent: AtomicBool::new(false),
+            identity: AtomicU8::new(FRESH),
+        }
+    }
 }
 
 impl Conn {
-    pub(super) fn new(hop: Hop, http2: bool, facts: Facts) -> Self {
-        Self {
-            hop,
-            version: if http2 { Version::HTTP_2 } else { Version::HTTP_11 },
-            opened: Instant::now(),
-            tap: Arc::default(),
-            facts,
-            info: OnceLock::new(),
-            authenticated: AtomicBool::new(false),
+    /// Sends on HTTP/1.1 and runs the connection until the head of the answer is there.
+    async fn send(
+        &self,
+        sender: &mut http1::SendRequest<SendBody>,
+        request: Request<SendBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<SendBody>>> {
+        let Some(driver) = &self.driver else { return sender.try_send_request(request).await };
+        let request = request.map(|body| match body {
+            SendBody::Stream(body) => SendBody::Watched(body, driver.sending()),
+            other => other,
+        });
+        let mut answer = pin!(sender.try_send_request(request));
+        let answer = poll_fn(|cx| driver.drive(cx, |cx| answer.as_mut().poll(cx))).await;
+        let is_upgrade = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS);
+        if is_upgrade || driver.is_sending() {
+            driver.detach();
+        }
+        answer
+    }
+
+    /// Waits until an HTTP/1.1 connection can take a request. False if it is closed.
+    pub(super) async fn ready(&self, sender: &mut http1::SendRequest<SendBody>) -> bool {
+        match &self.driver {
+            Some(driver) => poll_fn(|cx| driver.drive(cx, |cx| sender.poll_ready(cx))).await.is_ok(),
+            None => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Lets an idle connection notice what has happened to it.
+    pub(super) fn look(&self) {
+        if let Some(driver) = &self.driver {
+            driver.look();
         }
     }
 }
@@ -119,12 +175,19 @@ impl Link {
 
     /// Whether an earlier request on it was accepted under its binding.
     pub fn state(&self) -> LinkState {
-        if self.conn.authenticated.load(Ordering::Relaxed) { LinkState::Authenticated } else { LinkState::Fresh }
+        let authenticated = self.conn.identity.load(Ordering::Relaxed) == AUTHENTICATED;
+        if authenticated { LinkState::Authenticated } else { LinkState::Fresh }
     }
 
     /// A request was accepted under the binding of the connection.
     pub fn set_authenticated(&self) {
-        self.conn.authenticated.store(true, Ordering::Relaxed);
+        self.conn.identity.store(AUTHENTICATED, Ordering::Relaxed);
+    }
+
+    /// The identity of the connection was refused, or is being negotiated: unless it is accepted after all, nobody uses
+    /// the connection again.
+    pub fn set_doubtful(&self) {
+        self.conn.identity.store(DOUBTFUL, Ordering::Relaxed);
     }
 
     /// The certificate that the server showed, in DER.
@@ -137,10 +200,34 @@ impl Link {
         self.conn.tap.set(sink.filter(SendRecording::wants_raw));
     }
 
+    /// True if both are to the same target under the same conditions.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.slot, &other.slot)
+    }
+
+    /// True if the connection is what is wanted.
+    pub(super) fn fits(&self, settings: &Settings, want: &Want<'_>) -> bool {
+        self.slot.fits(settings, want)
+    }
+
+    /// True if it is known to be closed.
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2 { sender, .. } => sender.is_closed(),
+        }
+    }
+
     /// Gives the connection back. Call it when the answer's body has ended; if anything about the exchange is in
     /// doubt, drop the link instead.
     pub fn release(self) {
         self.conn.tap.set(None);
+        if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL {
+            return;
+        }
+        if let Some(driver) = &self.conn.driver {
+            driver.rest();
+        }
         if let Sender::Http1(sender) = self.sender {
             self.shared.pool.put(&self.slot, sender, &self.conn);
         }
@@ -150,7 +237,7 @@ impl Link {
     /// through. False if it is closed.
     pub async fn ready(&mut self) -> bool {
         match &mut self.sender {
-            Sender::Http1(sender) => sender.ready().await.is_ok(),
+            Sender::Http1(sender) => self.conn.ready(sender).await,
             Sender::Http2 { sender, .. } => sender.ready().await.is_ok(),
         }
     }
@@ -161,7 +248,7 @@ impl Link {
     /// absolute form to a parent proxy); on HTTP/2 as pseudo-header fields. A 407 from a parent proxy is answered here
     /// as often as its credential finds something new, if the body can be sent again; one that comes back in spite of
     /// that is the parent's refusal.
-    pub async fn send(&mut self, mut request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
+    pub async fn send(&mut self, mut request: Request<SendBody>) -> Result<Response<Answer>, SendError> {
         if self.conn.version == Version::HTTP_2 {
             to_http2(&mut request, self);
             return self.pass(request).await;
@@ -175,59 +262,87 @@ impl Link {
         Box::pin(self.send_to_parent(request)).await
     }
 
-    async fn pass(&mut self, request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
+    async fn pass(&mut self, request: Request<SendBody>) -> Result<Response<Answer>, SendError> {
         let result = match &mut self.sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http1(sender) => self.conn.send(sender, request).await,
             Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
         };
-        self.reused |= result.is_ok();
-        result.map_err(|mut error| {
-            let unsent = error.take_message().map(Box::new);
-            SendError { error: error.into_error(), unsent }
-        })
+        match result {
+            Ok(answer) => {
+                self.reused = true;
+                Ok(answer.map(|body| Answer::new(body, self.conn.clone())))
+            }
+            Err(mut error) => {
+                let unsent = error.take_message().map(Box::new);
+                Err(SendError { error: error.into_error(), unsent })
+            }
+        }
     }
 
-    async fn send_to_parent(&mut self, mut request: Request<SendBody>) -> Result<Response<Incoming>, SendError> {
+    async fn send_to_parent(&mut self, mut request: Request<SendBody>) -> Result<Response<Answer>, SendError> {
         to_absolute_form(request.uri_mut(), self);
         request.headers_mut().append(header::VIA, parent::via());
-        let auth = self.settings.parent.as_ref().and_then(|proxy| proxy.auth.clone());
+        let parent = self.settings.parent.as_ref().and_then(|proxy| Some((proxy.auth.clone()?, proxy.host.clone())));
         // Nobody else's credentials for a proxy go to ours.
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
-        let Some(auth) = auth else { return self.pass(request).await };
+        let Some((auth, proxy)) = parent else { return self.pass(request).await };
         let mut round = Round::default();
+        let mut state = self.parent_state();
+        let (head, mut body) = request.into_parts();
         loop {
-            let (head, body) = self.with_parent_credential(&*auth, request, &mut round).await.into_parts();
-            let copy = copy_of(&body);
-            let reply = self.pass(Request::from_parts(head.clone(), body)).await?;
+            let mut sent = head.clone();
+            let has_body = !body.is_end_stream();
+            let plan = self.with_parent_credential(&*auth, &proxy, &mut sent, has_body, state, &mut round).await;
+            let (leaving, kept) = match plan {
+                // A leg of a handshake: the body waits.
+                BodyPlan::Withheld => (SendBody::Empty, Some(body)),
+                _ => {
+                    let copy = copy_of(&body);
+                    (body, copy)
+                }
+            };
+            let reply = self.pass(Request::from_parts(sent.clone(), leaving)).await?;
             let (reply, reply_body) = reply.into_parts();
-            let improved = parent::improves(&*auth, &reply, &head, &self.slot.target, &mut round).await;
-            let (Ok(true), Some(copy)) = (improved, copy) else {
+            let improved = parent::improves(&*auth, &reply, &sent, &self.slot.target, &mut round).await;
+            if round.proved && reply.status != Hop::ParentProxy.refusal() {
+                self.conn.known_to_parent.store(true, Ordering::Relaxed);
+            }
+            let (Ok(true), Some(kept)) = (improved, kept) else {
                 return Ok(Response::from_parts(reply, reply_body));
             };
             let drained = Limited::new(reply_body, parent::MAX_REFUSAL_BYTES).collect().await.is_ok();
-            if (!drained || !self.ready().await)
-                && let Err(error) = pool::replace(self).await
-            {
-                tracing::debug!(%error, "the parent proxy closed after its refusal and cannot be reached again");
+            state = LinkState::Continued;
+            if !drained || !self.ready().await {
+                state = LinkState::Fresh;
+                if let Err(error) = pool::replace(self).await {
+                    tracing::debug!(%error, "the parent proxy closed after its refusal and cannot be reached again");
+                }
             }
-            request = Request::from_parts(head, copy);
+            body = kept;
         }
+    }
+
+    /// Whether the parent proxy knows who is at our end of the connection.
+    fn parent_state(&self) -> LinkState {
+        let known = self.conn.known_to_parent.load(Ordering::Relaxed);
+        if known { LinkState::Authenticated } else { LinkState::Fresh }
     }
 
     /// A credential that cannot be had leaves the request without one; the parent's 407 then tells.
     async fn with_parent_credential(
         &self,
         auth: &dyn AuthScheme,
-        request: Request<SendBody>,
+        proxy: &Host,
+        head: &mut request::Parts,
+        has_body: bool,
+        state: LinkState,
         round: &mut Round,
-    ) -> Request<SendBody> {
-        let (mut head, body) = request.into_parts();
-        head.headers.remove(header::PROXY_AUTHORIZATION);
-        let done = parent::authorize(auth, &self.shared, &mut head, &self.slot.target, round, None).await;
-        if let Err(error) = done {
+    ) -> BodyPlan {
+        let lent = parent::Lent { head, target: &self.slot.target, proxy, state, has_body, trace: None };
+        parent::authorize(auth, &self.shared, lent, round).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "no credential for the parent proxy");
-        }
-        Request::from_parts(head, body)
+            BodyPlan::AsIs
+        })
     }
 }
 
@@ -246,7 +361,7 @@ fn copy_of(body: &SendBody) -> Option<SendBody> {
     match body {
         SendBody::Empty => Some(SendBody::Empty),
         SendBody::Full(bytes) => Some(SendBody::Full(bytes.clone())),
-        SendBody::Stream(_) => None,
+        SendBody::Stream(_) | SendBody::Watched(..) => None,
     }
 }
 

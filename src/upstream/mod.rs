@@ -6,10 +6,12 @@
 pub mod address;
 pub mod body;
 mod dial;
+mod driver;
 mod fetch;
 mod link;
 mod names;
 mod parent;
+mod pins;
 mod pool;
 mod settings;
 pub mod tap;
@@ -22,9 +24,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+pub use dial::{is_refusal, refusal};
 use http::Version;
 pub use link::{Link, SendError};
 pub use parent::{came_from_us, pseudonym};
+pub use pins::Pins;
 pub use settings::{ParentProxy, UpstreamSettings};
 use tap::Stream;
 
@@ -64,6 +68,12 @@ impl Upstream {
     /// Leases a connection: a pooled one if it fits, else a new one.
     pub async fn link(&self, want: Want<'_>) -> Result<Link, LinkError> {
         let settings = self.0.settings.load_full();
+        pool::lease(&self.0, &settings, &want).await
+    }
+
+    /// The same without a parent proxy. Connections are shared only among those leased here.
+    async fn direct_link(&self, want: Want<'_>) -> Result<Link, LinkError> {
+        let settings = Arc::new(self.0.settings.load().direct());
         pool::lease(&self.0, &settings, &want).await
     }
 
@@ -117,6 +127,8 @@ pub struct Want<'a> {
     pub prefer_http1: bool,
     /// A rule names the address, so `deny_addresses` does not hold.
     pub named: bool,
+    /// The proxy client that asks, if clients are named. An identity that was proved on a connection serves one of them.
+    pub client: Option<&'a str>,
     /// Do not take a pooled connection (a resend after a stale one).
     pub fresh: bool,
 }

@@ -19,7 +19,7 @@ use super::{
     tap::Stream,
 };
 use crate::{
-    auth::scheme::{AuthError, AuthScheme, Hop, Outgoing, Ready, Reply, Round, Trace, Verdict},
+    auth::scheme::{AuthError, AuthScheme, BodyPlan, Hop, LinkState, Outgoing, Ready, Reply, Round, Trace, Verdict},
     clock,
     console::record::{CURRENT, SendKind, SendRecording},
     secret::Secret,
@@ -72,11 +72,14 @@ pub(super) async fn connect(
 ) -> Result<Stream, LinkError> {
     let mut sender = start(io, settings, target).await?;
     let mut round = Round::default();
+    let mut state = LinkState::Fresh;
     loop {
         let mut head = connect_head(target)?;
         let mut trace = Trace::default();
         if let Some(auth) = &proxy.auth {
-            authorize(&**auth, shared, &mut head, target, &mut round, Some(&mut trace)).await?;
+            let lent =
+                Lent { head: &mut head, target, proxy: &proxy.host, state, has_body: false, trace: Some(&mut trace) };
+            authorize(&**auth, shared, lent, &mut round).await?;
         }
         let recording = CURRENT.try_with(Clone::clone).ok().flatten().map(|current| current.send(SendKind::Connect));
         if let Some(recording) = &recording {
@@ -103,7 +106,7 @@ pub(super) async fn connect(
         if !again {
             return Err(refusal(proxy, reply.status));
         }
-        sender = keep_or_redial(sender, body, settings, proxy, target).await?;
+        (sender, state) = keep_or_redial(sender, body, settings, proxy, target).await?;
     }
 }
 
@@ -126,20 +129,34 @@ fn refusal(proxy: &ParentProxy, status: StatusCode) -> LinkError {
     LinkError::ParentRefused { proxy: proxy.host_port(), why }
 }
 
-/// Waits for the credential and writes it onto the head.
+/// A request for the parent, for its credential to write on.
+pub(super) struct Lent<'a> {
+    pub(super) head: &'a mut request::Parts,
+    pub(super) target: &'a Target,
+    pub(super) proxy: &'a Host,
+    pub(super) state: LinkState,
+    pub(super) has_body: bool,
+    pub(super) trace: Option<&'a mut Trace>,
+}
+
+/// Waits for the credential and writes it onto the head. Says which body is to leave.
 pub(super) async fn authorize(
     auth: &dyn AuthScheme,
     shared: &Shared,
-    head: &mut request::Parts,
-    target: &Target,
+    lent: Lent<'_>,
     round: &mut Round,
-    trace: Option<&mut Trace>,
-) -> Result<(), LinkError> {
+) -> Result<BodyPlan, LinkError> {
     if let Ready::After(work) = auth.ready(shared.clock.now(), round) {
         work.await?;
     }
-    auth.apply(&mut Outgoing::new(head, target, Hop::ParentProxy, None, &shared.clock, trace), round)?;
-    Ok(())
+    round.link = lent.state;
+    round.proved = false;
+    let mut out = Outgoing::new(lent.head, lent.target, Hop::ParentProxy, None, &shared.clock, lent.trace)
+        .on(lent.state, None)
+        .to(lent.proxy)
+        .with_body(lent.has_body);
+    auth.apply(&mut out, round)?;
+    Ok(out.into_plan())
 }
 
 /// Shows an answer of the parent to its credential. True if another send makes sense.
@@ -151,12 +168,13 @@ pub(super) async fn improves(
     round: &mut Round,
 ) -> Result<bool, LinkError> {
     let hop = Hop::ParentProxy;
+    round.challenges.clear();
     if reply.status == hop.refusal() {
         round.challenges = crate::auth::challenge::parse(&reply.headers, &hop.challenge());
     }
     let shown = Reply::new(reply.status, &reply.headers, hop, head, target);
     let verdict = auth.review(&shown, round);
-    if reply.status != hop.refusal() || round.attempt >= MAX_EXTRA_SENDS {
+    if round.attempt >= MAX_EXTRA_SENDS {
         return Ok(false);
     }
     let again = match verdict {
@@ -168,20 +186,20 @@ pub(super) async fn improves(
     Ok(again)
 }
 
-/// Reads a refusal to its end so that its connection can be used again, or opens another.
+/// Reads a refusal to its end so that its connection can be used again, or opens another. Says which.
 async fn keep_or_redial(
     mut sender: ConnectSender,
     body: Incoming,
     settings: &Arc<Settings>,
     proxy: &ParentProxy,
     target: &Target,
-) -> Result<ConnectSender, LinkError> {
+) -> Result<(ConnectSender, LinkState), LinkError> {
     let drained = Limited::new(body, MAX_REFUSAL_BYTES).collect().await.is_ok();
     if drained && sender.ready().await.is_ok() {
-        return Ok(sender);
+        return Ok((sender, LinkState::Continued));
     }
     let (io, _) = dial::dial_parent(settings, proxy).await?;
-    start(io, settings, target).await
+    Ok((start(io, settings, target).await?, LinkState::Fresh))
 }
 
 async fn start(io: Stream, settings: &Settings, target: &Target) -> Result<ConnectSender, LinkError> {

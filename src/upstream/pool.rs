@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::quality::RandomState;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use indexmap::{Equivalent, IndexMap};
@@ -22,9 +23,10 @@ use super::{
     LinkError, Shared, Want,
     body::SendBody,
     dial::{self, Opened},
+    driver::Driver,
     link::{Conn, Link, Seat, Sender},
     settings::Settings,
-    tap::{Stream, Tapped},
+    tap::{Stream, Tap, Tapped},
 };
 use crate::{
     target::{Scheme, Target},
@@ -46,7 +48,7 @@ const MAX_HEADERS: usize = 256;
 /// All open connections.
 #[derive(Default)]
 pub(super) struct Pool {
-    slots: RwLock<IndexMap<Key, Arc<Slot>>>,
+    slots: RwLock<IndexMap<Key, Arc<Slot>, RandomState>>,
     idle: AtomicUsize,
     swept: AtomicBool,
 }
@@ -55,12 +57,15 @@ pub(super) struct Pool {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
     target: Target,
+    /// Set where the binding is a login that requests perform.
+    client: Option<Arc<str>>,
     rest: KeyRest,
 }
 
 #[derive(Hash)]
 struct KeyRef<'a> {
     target: &'a Target,
+    client: Option<&'a str>,
     rest: KeyRest,
 }
 
@@ -79,13 +84,28 @@ struct KeyRest {
 
 impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        self.rest == key.rest && *self.target == key.target
+        self.rest == key.rest && *self.target == key.target && self.client == key.client.as_deref()
+    }
+}
+
+impl KeyRest {
+    fn of(settings: &Settings, want: &Want<'_>) -> Result<Self, LinkError> {
+        let encrypted = want.target.scheme == Scheme::Https;
+        let roots = if encrypted { settings.tls.generation(want.tls) } else { Ok(0) };
+        Ok(Self {
+            epoch: settings.epoch,
+            roots: roots.map_err(|why| LinkError::Tls { target: want.target.host_port(), why })?,
+            ca_only: encrypted && want.tls.ca_only,
+            binding: want.binding.map_or(0, |binding| binding.id),
+            named: want.named,
+        })
     }
 }
 
 /// The connections of one key.
 pub(super) struct Slot {
     pub(super) target: Target,
+    rest: KeyRest,
     state: Mutex<State>,
 }
 
@@ -120,6 +140,17 @@ struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    /// Takes notice of what has happened to the connection meanwhile. False if it can take no request.
+    async fn works(&mut self) -> bool {
+        self.conn.look();
+        if self.sender.is_ready() {
+            return true;
+        }
+        !self.sender.is_closed() && tokio::time::timeout(SETTLE, self.conn.ready(&mut self.sender)).await == Ok(true)
+    }
+}
+
 /// An HTTP/2 connection.
 struct Common {
     sender: http2::SendRequest<SendBody>,
@@ -134,7 +165,7 @@ struct Common {
 /// What to do for a connection.
 enum Step {
     Take(Sender, Arc<Conn>),
-    Settle(Idle),
+    Try(Idle),
     Wait(watch::Receiver<Outcome>),
     Dial(Option<watch::Sender<Outcome>>),
 }
@@ -157,9 +188,8 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
     loop {
         match slot.next_step(&shared.pool, http1_only, want.fresh.then_some(asked), asked) {
             Step::Take(sender, conn) => return Ok(link(sender, conn, true)),
-            Step::Settle(mut idle) => {
-                let ready = tokio::time::timeout(SETTLE, idle.sender.ready()).await;
-                if matches!(ready, Ok(Ok(()))) {
+            Step::Try(mut idle) => {
+                if idle.works().await {
                     return Ok(link(Sender::Http1(idle.sender), idle.conn, true));
                 }
             }
@@ -204,6 +234,7 @@ pub(super) async fn replace(link: &mut Link) -> Result<(), LinkError> {
         prefer_http1: true,
         // The address was judged when the link was leased.
         named: true,
+        client: None,
         fresh: true,
     };
     if let Started::Http1(sender, conn) = open(&link.shared, &link.settings, &want).await? {
@@ -224,7 +255,7 @@ enum Started {
 async fn open(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -> Result<Started, LinkError> {
     let opened = dial::open(shared, settings, want).await?;
     let Opened { io, http2, hop, facts } = opened;
-    let conn = Arc::new(Conn::new(hop, http2, facts));
+    let tap = Arc::<Tap>::default();
     let failed = |error: hyper::Error| LinkError::Connect { target: want.target.host_port(), why: error.to_string() };
     let head_bytes = settings.limits.head_bytes;
     if http2 {
@@ -238,22 +269,18 @@ async fn open(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -> Res
             .map_err(failed)?;
         let most = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         tokio::spawn(drive(connection, most.clone()));
-        return Ok(Started::Http2(sender, conn, most));
+        return Ok(Started::Http2(sender, Arc::new(Conn::new(hop, facts, tap, None)), most));
     }
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
         .max_headers(MAX_HEADERS)
         .max_header_size(head_bytes)
         .max_buf_size(head_bytes.max(MIN_BUFFER))
-        .handshake(TokioIo::new(Tapped::new(io, conn.tap.clone())))
+        .handshake(TokioIo::new(Tapped::new(io, tap.clone())))
         .await
         .map_err(failed)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-    });
-    Ok(Started::Http1(sender, conn))
+    let driver = Driver::new(connection.with_upgrades());
+    Ok(Started::Http1(sender, Arc::new(Conn::new(hop, facts, tap, Some(driver)))))
 }
 
 /// Runs an HTTP/2 connection, and keeps an eye on how many requests the origin allows at once.
@@ -333,6 +360,11 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True if a connection of this slot is what is wanted.
+    pub(super) fn fits(&self, settings: &Settings, want: &Want<'_>) -> bool {
+        self.target == *want.target && KeyRest::of(settings, want).is_ok_and(|rest| rest == self.rest)
+    }
+
     /// With `fresh`, only connections opened since then will do.
     fn next_step(&self, pool: &Pool, http1_only: bool, fresh: Option<Instant>, now: Instant) -> Step {
         let mut state = self.lock();
@@ -363,34 +395,24 @@ impl Slot {
 }
 
 impl State {
-    /// The newest idle connection that works.
+    /// The newest idle connection that is not too old.
     fn take_idle(&mut self, pool: &Pool, now: Instant) -> Option<Step> {
-        let mut unsettled = None;
-        let mut at = self.idle.len();
-        while at > 0 {
-            at -= 1;
-            let idle = &self.idle[at];
-            if idle.sender.is_closed() || now.saturating_duration_since(idle.since) > IDLE_TIMEOUT {
-                self.idle.remove(at);
-                pool.idle.fetch_sub(1, Ordering::Relaxed);
-                unsettled = unsettled.map(|found: usize| found - 1);
-            } else if idle.sender.is_ready() {
-                let idle = self.idle.remove(at);
-                pool.idle.fetch_sub(1, Ordering::Relaxed);
-                return Some(Step::Take(Sender::Http1(idle.sender), idle.conn));
-            } else {
-                unsettled = unsettled.or(Some(at));
+        loop {
+            let idle = self.idle.pop()?;
+            pool.idle.fetch_sub(1, Ordering::Relaxed);
+            if !idle.sender.is_closed() && now.saturating_duration_since(idle.since) <= IDLE_TIMEOUT {
+                return Some(Step::Try(idle));
             }
         }
-        let idle = self.idle.remove(unsettled?);
-        pool.idle.fetch_sub(1, Ordering::Relaxed);
-        Some(Step::Settle(idle))
     }
 
     fn sweep(&mut self, now: Instant) -> usize {
         let before = self.idle.len();
         let old = |since: Instant| now.saturating_duration_since(since) > IDLE_TIMEOUT;
-        self.idle.retain(|idle| !idle.sender.is_closed() && !old(idle.since));
+        self.idle.retain(|idle| {
+            idle.conn.look();
+            !idle.sender.is_closed() && !old(idle.since)
+        });
         self.common.retain(|common| {
             !common.sender.is_closed() && (common.seats.load(Ordering::Relaxed) > 0 || !old(common.used))
         });
@@ -404,23 +426,17 @@ impl State {
 
 impl Pool {
     fn slot(&self, settings: &Settings, want: &Want<'_>) -> Result<Arc<Slot>, LinkError> {
-        let encrypted = want.target.scheme == Scheme::Https;
-        let roots = if encrypted { settings.tls.generation(want.tls) } else { Ok(0) };
-        let rest = KeyRest {
-            epoch: settings.epoch,
-            roots: roots.map_err(|why| LinkError::Tls { target: want.target.host_port(), why })?,
-            ca_only: encrypted && want.tls.ca_only,
-            binding: want.binding.map_or(0, |binding| binding.id),
-            named: want.named,
-        };
-        let wanted = KeyRef { target: want.target, rest };
+        let rest = KeyRest::of(settings, want)?;
+        let client = want.client.filter(|_| want.binding.is_some_and(|binding| binding.http1_only));
+        let wanted = KeyRef { target: want.target, client, rest };
         if let Some(slot) = self.slots.read().unwrap_or_else(PoisonError::into_inner).get(&wanted) {
             return Ok(slot.clone());
         }
-        let key = Key { target: want.target.clone(), rest };
+        let key = Key { target: want.target.clone(), client: client.map(Into::into), rest };
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let slot =
-            slots.entry(key).or_insert_with(|| Arc::new(Slot { target: want.target.clone(), state: Mutex::default() }));
+        let slot = slots
+            .entry(key)
+            .or_insert_with(|| Arc::new(Slot { target: want.target.clone(), rest, state: Mutex::default() }));
         Ok(slot.clone())
     }
 

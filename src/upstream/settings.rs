@@ -140,8 +140,26 @@ impl Settings {
         }
     }
 
+    /// The same without a parent proxy, in an epoch of its own.
+    pub(super) fn direct(&self) -> Self {
+        Self {
+            parent: None,
+            deny_addresses: self.deny_addresses.clone(),
+            own_listeners: self.own_listeners.clone(),
+            logins: self.logins.clone(),
+            limits: self.limits.clone(),
+            tls: self.tls.clone(),
+            names: Names::default(),
+            roots: self.roots.clone(),
+            epoch: self.epoch | DIRECT,
+        }
+    }
+
     /// The parent proxy that leads to a target.
     pub(super) fn parent_for(&self, target: &Target) -> Option<&ParentProxy> {
         self.parent.as_ref().filter(|parent| !parent.no_proxy.matches(&target.host, target.port))
     }
 }
+
+/// Marks the epochs of settings without a parent proxy.
+const DIRECT: u64 = 1 << 63;

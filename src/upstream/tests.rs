@@ -42,6 +42,7 @@ fn want(target: &Target) -> Want<'_> {
         http1_only: false,
         prefer_http1: false,
         named: false,
+        client: None,
         fresh: false,
     }
 }

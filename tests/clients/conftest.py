@@ -189,6 +189,7 @@ class Proxy:
         self.env = {**CLEAN, **(env or {}), "HOME": str(folder)}
         self.process = None
         self.args = list(args)
+        self.clients = []
 
     def start(self, log="info"):
         addresses = self.folder / "addresses.json"
@@ -243,6 +244,9 @@ class Proxy:
         return result.stdout
 
     def stop(self):
+        # A client that keeps HTTP/2 open without reading from it would be waited for.
+        for client in self.clients:
+            client.close()
         if self.process:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -303,3 +307,36 @@ def wait_for_port(port, process=None):
         assert process is None or process.poll() is None, "the server ended"
         assert time.monotonic() - start < DEADLINE, f"nobody listens on {port}"
         time.sleep(0.02)
+
+
+@pytest.fixture
+def judges(tmp_path, authority):
+    """`judges(function, protocol)` serves what the function thinks of each request."""
+    from judge import Judge
+
+    pem = str(tmp_path / "judge.pem")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(pem)
+    made = []
+
+    def make(judge, protocol="http"):
+        made.append(Judge(judge, protocol, pem))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+class Client:
+    """httpx through a proxy. An HTTP/2 client gets HTTP/2 upstream where the origin speaks it."""
+
+    def __init__(self, one, protocol="http"):
+        import httpx
+
+        trust = ssl.create_default_context(cafile=one.ca)
+        self.client = httpx.Client(proxy=one.url, verify=trust, trust_env=False, http2=protocol == "h2", timeout=DEADLINE)
+        one.clients.append(self.client)
+
+    def ask(self, url, body=None, method=None, headers=None):
+        method = method or ("GET" if body is None else "POST")
+        return self.client.request(method, url, content=body, headers=headers)

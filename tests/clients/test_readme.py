@@ -118,7 +118,8 @@ def test_the_table_of_schemes_is_that_of_the_program(folder):
     assert listed <= types, listed - types
     pages = {page.stem for page in (ROOT / "docs/schemes").iterdir()}
     assert listed - {"none"} == pages
-    assert listed == {example.stem for example in (ROOT / "config/examples").iterdir()}
+    # Recipes for well-known services begin with their type: hmac-azure-storage.yaml.
+    assert listed == {example.stem.split("-")[0] for example in (ROOT / "config/examples").iterdir()}
 
 
 def test_the_pages_of_schemes_list_every_key(folder):

@@ -25,6 +25,8 @@ struct Strict {
     /// Counts may come in any order, each once.
     any_order: bool,
     spent: HashSet<(String, u32)>,
+    /// Bodies go into the proofs, both ways.
+    hashes_bodies: bool,
 }
 
 impl Strict {
@@ -42,13 +44,25 @@ impl Strict {
         }
         let hash = |input: String| self.hash(&input);
         let a1 = hash(format!("u\u{df}er:a realm:{}", self.password));
-        let a2 = hash(format!("{}:{path}", seen.method));
-        let expected = hash(format!("{a1}:{}:{}:{}:auth:{a2}", get("nonce"), get("nc"), get("cnonce")));
-        if expected != get("response") {
+        let qop = if self.hashes_bodies { "auth-int" } else { "auth" };
+        let proof = |method: &str, body: &[u8]| {
+            let over = if self.hashes_bodies {
+                format!(":{}", self.hash(&String::from_utf8_lossy(body)))
+            } else {
+                String::new()
+            };
+            let a2 = hash(format!("{method}:{path}{over}"));
+            hash(format!("{a1}:{}:{}:{}:{qop}:{a2}", get("nonce"), get("nc"), get("cnonce")))
+        };
+        if proof(&seen.method, &seen.body) != get("response") {
             return self.challenge(false);
         }
+        let own = self.hashes_bodies.then(|| format!("rspauth=\"{}\"", proof("", b"welcome")));
         self.nonces.insert(get("nonce"), nc);
         let mut answer = text(200, "welcome");
+        if let Some(own) = own {
+            answer.headers_mut().insert("authentication-info", own.parse().unwrap());
+        }
         if self.nextnonce {
             // Who does not take the next one is challenged again.
             self.nonces.remove(&get("nonce"));
@@ -78,8 +92,9 @@ impl Strict {
         let nonce = self.nonce();
         let algorithm = self.algorithm;
         let mut answer = text(401, "who are you");
+        let qop = if self.hashes_bodies { "auth-int" } else { "auth,auth-int" };
         let value = format!(
-            "Digest realm=\"a realm\", nonce=\"{nonce}\", qop=\"auth,auth-int\", algorithm={algorithm}, opaque=\"o\", \
+            "Digest realm=\"a realm\", nonce=\"{nonce}\", qop=\"{qop}\", algorithm={algorithm}, opaque=\"o\", \
              stale={stale}"
         );
         answer.headers_mut().insert("www-authenticate", value.parse().unwrap());
@@ -226,4 +241,63 @@ async fn a_challenge_is_answered_over_http2_behind_a_certificate_and_a_key() {
     }
     assert_eq!(origin.hits(), 5, "one challenge, then none");
     origin.never_saw(&secret);
+}
+
+#[tokio::test]
+async fn counts_arrive_in_order_where_that_is_asked_for() {
+    let secret = canary("pw");
+    let (origin, _) = serve(Strict { password: secret.clone(), algorithm: "SHA-256", ..Strict::default() }).await;
+    let config = config(&origin).replace("username_star", "serialize_per_nonce: true, username_star");
+    let proxy = proxy::with(config).env("PASSWORD", &secret).canary(&secret).start().await;
+    let client = Client::new(&proxy);
+    let all: Vec<_> = (0..50)
+        .map(|n| {
+            let (client, url) = (client.clone(), origin.url(&format!("/{n}")));
+            tokio::spawn(async move { client.send(post(&url, "body")).await.text() })
+        })
+        .collect();
+    for task in all {
+        assert_eq!(task.await.unwrap(), "welcome");
+    }
+    assert_eq!(origin.hits(), 51, "one challenge, and no count out of order");
+}
+
+#[tokio::test]
+async fn a_body_goes_into_the_proof_at_the_first_request_and_the_servers_own_is_checked() {
+    let secret = canary("pw");
+    let strict = Strict { password: secret.clone(), algorithm: "SHA-256", hashes_bodies: true, ..Strict::default() };
+    let (origin, _) = serve(strict).await;
+    let config = config(&origin).replace("username_star", "verify_rspauth: require, username_star");
+    let proxy = proxy::with(config).env("PASSWORD", &secret).canary(&secret).start().await;
+    let client = Client::new(&proxy);
+    for hits in [2, 3] {
+        let answer = client.send(post(&origin.url("/a"), "a body that nobody has read before")).await;
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, "welcome"));
+        assert_eq!(origin.hits(), hits);
+    }
+    assert_eq!(client.get(&origin.url("/b")).await.text(), "welcome");
+}
+
+#[tokio::test]
+async fn a_request_that_fails_does_not_keep_the_others_waiting() {
+    let secret = canary("pw");
+    let strict = Strict { password: secret.clone(), algorithm: "SHA-256", any_order: true, ..Strict::default() };
+    let strict = Arc::new(Mutex::new(strict));
+    let origin = Origin::serve("127.0.0.1", None, move |seen| {
+        let strict = strict.clone();
+        Box::pin(async move {
+            if seen.target == "/broken" && seen.headers.contains_key("authorization") {
+                std::panic::resume_unwind(Box::new("the connection ends without an answer"));
+            }
+            strict.lock().unwrap().judge(&seen)
+        })
+    })
+    .await;
+    let config = config(&origin).replace("username_star", "serialize_per_nonce: true, username_star");
+    let proxy = proxy::with(config).env("PASSWORD", &secret).canary(&secret).start().await;
+    let client = Client::new(&proxy);
+    for _ in 0..2 {
+        client.send(post(&origin.url("/broken"), "body")).await.is_problem(502, "upstream-protocol");
+        assert_eq!(client.get(&origin.url("/next")).await.text(), "welcome");
+    }
 }

@@ -10,13 +10,21 @@
     reason = "a test crate: a failed expectation is a failed test, and not every conversation uses all of the harness"
 )]
 
+mod aws_sigv4;
+mod aws_sources;
 mod commands;
+mod cookies;
 mod corpora;
 mod demo;
 mod destination;
 mod digest;
+mod edgegrid;
 mod harness;
+mod hawk;
+mod hmac;
 mod lifecycle;
+mod lists;
+mod ntlm;
 mod oauth1;
 mod oauth2;
 mod recipes;
@@ -27,3 +35,4 @@ mod streams;
 mod strict;
 mod threats;
 mod traffic;
+mod vectors;

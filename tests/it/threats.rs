@@ -405,3 +405,41 @@ async fn unmatched_requests_pass_untouched_byte_for_byte() {
     request.headers_mut().insert("x", "y".parse().unwrap());
     assert_eq!(Client::new(&proxy).send(request).await.status, 200);
 }
+
+/// A path that a server might take for one outside of the rule gets no credential, and is not passed on either.
+#[tokio::test]
+async fn a_path_with_two_readings_is_refused_where_they_differ() {
+    let (secret, other) = (canary("bearer"), canary("other"));
+    let origin = RawOrigin::canned(None, OK).await;
+    let addr = origin.addr;
+    let config = format!(
+        "version: 1\nrules:\n  - {{name: P, host: \"http://{addr}\", path: \"/public/**\", auth: {{type: bearer, token: {secret}}}}}\n  \
+         - {{name: F, host: \"http://{addr}\", path: [\"/f/*/x\", \"/say/a%2Fb\"], auth: {{type: bearer, token: {other}}}}}\n"
+    );
+    let proxy = proxy::with(config).canary(&secret).canary(&other).start().await;
+    let asked = async |path: &str| {
+        let mut conn = Client::new(&proxy).raw().await;
+        conn.send(format!("GET http://{addr}{path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")).await;
+        String::from_utf8_lossy(&conn.read_to_end().await).into_owned()
+    };
+    for path in [
+        "/public/..%2fadmin",
+        "/public/%2e%2e%5cadmin",
+        "/public/..\\admin",
+        "/public/..;/admin",
+        "/public//../admin",
+        "/public/%252e%252e%252fadmin",
+        "/f/a%2Fb/x",
+    ] {
+        let answer = asked(path).await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("two ways"), "{path}: {answer}");
+    }
+    assert_eq!(origin.text(), "");
+    for (path, token) in [("/public/a%2fb//c", &secret), ("/f/a;b/x", &other), ("/say/a%2fb", &other)] {
+        assert!(asked(path).await.starts_with("HTTP/1.1 200"), "{path}");
+        let received = origin.text();
+        assert!(received.contains(path) && received.contains(token.as_str()), "{path}: {received}");
+    }
+    // Where no rule matches there is nothing to lose.
+    assert!(asked("/else/..%2fadmin").await.starts_with("HTTP/1.1 200"));
+}

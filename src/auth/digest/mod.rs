@@ -1,6 +1,6 @@
 //! `digest`: challenge and response (RFC 7616; RFC 2617 and 2069 for old servers), also toward a parent proxy.
 //!
-//! `hash` is the arithmetic, `nonce` what servers said. A request to an origin whose nonce is known is answered before
+//! `hash` is the arithmetic, `nonce` what servers said, `turns` a queue for servers that count strictly. A request to an origin whose nonce is known is answered before
 //! it is challenged; a refusal right after our answer to a fresh challenge is final, because the password is wrong and
 //! a second try may lock the account.
 
@@ -8,6 +8,7 @@ mod hash;
 mod nonce;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{
     borrow::Cow,
@@ -19,7 +20,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, header, request::Parts};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -29,14 +30,15 @@ pub use self::hash::{Algorithm, Qop};
 use self::{
     hash::Inputs,
     nonce::{Nonce, Nonces, Terms},
+    turns::{Turn, Turns},
 };
 use super::{
     AuthError, AuthErrorKind, AuthScheme, Build, BuildContext,
     challenge::parse_params,
     held::{Field, Held, header_value, not_ready},
-    scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict, request_target},
+    scheme::{BodyUse, Hop, MAX_REPLY_PREFIX, Outgoing, Ready, Reply, Round, Slot, Verdict, request_target},
 };
-use crate::{config::text::Text, secret::Secret};
+use crate::{config::text::Text, secret::Secret, target::Target};
 
 /// `digest:`
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -73,6 +75,9 @@ pub struct DigestConfig {
     /// Use a known nonce before being challenged again.
     #[serde(default = "yes")]
     pub preemptive: bool,
+    /// Send one request at a time to an origin, so that counts arrive in order, as strict servers want them.
+    #[serde(default)]
+    pub serialize_per_nonce: bool,
     /// Whether a name outside ASCII goes as `username*`.
     #[serde(default)]
     pub username_star: UsernameStar,
@@ -101,7 +106,8 @@ pub enum VerifyRspauth {
     Off,
     /// A wrong one is logged.
     Warn,
-    /// An answer without a right one is refused. One over the body (`auth-int`) cannot be checked and is refused too.
+    /// An answer without a right one is refused. With `auth-int` the proof covers the answer's body, which can be checked
+    /// up to 64 KiB; a longer answer is refused too.
     Require,
 }
 
@@ -140,6 +146,7 @@ impl Build for DigestConfig {
             slots: [Slot::Header(header::AUTHORIZATION)],
             login,
             nonces: Nonces::default(),
+            turns: Turns::default(),
             hashes_bodies: AtomicBool::new(self.qop == Some(Qop::AuthInt)),
         }))
     }
@@ -153,6 +160,7 @@ struct Digest {
     slots: [Slot; 1],
     login: Held<Login>,
     nonces: Nonces,
+    turns: Turns,
     /// Some server wants bodies in the hash, so they must be read first from now on.
     hashes_bodies: AtomicBool,
 }
@@ -163,12 +171,16 @@ struct Login {
 }
 
 /// What is remembered between the sends of one exchange, in [`Round::state`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct Memo {
     /// The last refusal brought a challenge that the next send answers.
     learnt: bool,
     /// The generation of the password that was used.
     login: u64,
+    /// The proof was made over the body, so the server's own is too.
+    over_body: bool,
+    /// The place in the queue (`serialize_per_nonce`).
+    turn: Option<Turn>,
 }
 
 impl AuthScheme for Digest {
@@ -184,38 +196,67 @@ impl AuthScheme for Digest {
         if self.hashes_bodies.load(Ordering::Relaxed) { BodyUse::Whole } else { BodyUse::Replay }
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
-        self.login.ready()
+    fn observe(&self, head: &Parts, round: &mut Round) {
+        if let Some(target) = Target::from_uri(&head.uri).ok().filter(|_| self.config.serialize_per_nonce) {
+            round.state_mut::<Memo>().turn = Some(self.turns.queue(&target));
+        }
+    }
+
+    fn ready<'a>(&'a self, _: SystemTime, round: &'a Round) -> Ready<'a> {
+        let login = self.login.ready();
+        let turn = round.state::<Memo>().and_then(|memo| memo.turn.as_ref()).filter(|turn| !turn.has_come());
+        let Some(turn) = turn else { return login };
+        Ready::After(Box::pin(async move {
+            if let Ready::After(wait) = login {
+                wait.await?;
+            }
+            turn.come().await;
+            Ok(())
+        }))
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
         let current = self.login.current();
         let login = current.as_ref().ok_or_else(|| not_ready(&self.credential))?;
         let memo: &mut Memo = round.state_mut();
-        memo.login = login.stamp;
-        let memo = *memo;
-        round.answered = memo.learnt;
-        let Some(nonce) = self.nonce_for(out, memo.learnt) else {
+        (memo.login, memo.over_body) = (login.stamp, false);
+        let learnt = memo.learnt;
+        round.answered = learnt;
+        let Some(nonce) = self.nonce_for(out, learnt) else {
             round.stamp = 0;
             out.note(|| "digest: no nonce is known yet, so this goes without and waits for the challenge".to_owned());
             return Ok(());
         };
         round.stamp = nonce.stamp;
+        round.state_mut::<Memo>().over_body = nonce.terms.qop == Some(Qop::AuthInt);
         let value = self.answer(out, &nonce, &login.value)?;
         out.authorize(value);
         Ok(())
     }
 
+    fn reply_prefix(&self, status: StatusCode, headers: &HeaderMap, round: &Round) -> usize {
+        let over_body = round.state::<Memo>().is_some_and(|memo| memo.over_body);
+        let checks = over_body && self.config.verify_rspauth != VerifyRspauth::Off;
+        let said_later = headers
+            .get_all(header::TRAILER)
+            .iter()
+            .any(|names| names.to_str().is_ok_and(|names| names.to_ascii_lowercase().contains("authentication-info")));
+        if status != StatusCode::UNAUTHORIZED && (checks || said_later) { MAX_REPLY_PREFIX } else { 0 }
+    }
+
     fn review(&self, reply: &Reply<'_>, round: &mut Round) -> Verdict {
-        if reply.is_refusal() {
-            return self.refused(reply, round);
+        let verdict = if reply.is_refusal() { self.refused(reply, round) } else { self.accepted(reply, round) };
+        if let Some(turn) =
+            round.state::<Memo>().and_then(|memo| memo.turn.as_ref()).filter(|_| verdict == Verdict::Deliver)
+        {
+            turn.over();
         }
-        self.accepted(reply, round)
+        verdict
     }
 
     fn renew<'a>(&'a self, round: &'a Round) -> BoxFuture<'a, Result<bool, AuthError>> {
-        let memo = round.state::<Memo>().copied().unwrap_or_default();
-        Box::pin(self.login.renew(memo.login))
+        let used = round.state::<Memo>().map_or(0, |memo| memo.login);
+        Box::pin(self.login.renew(used))
     }
 
     fn refusal(&self, _: &Round) -> AuthError {
@@ -256,10 +297,10 @@ impl Digest {
         let method = out.head().method.as_str().to_owned();
         let body = match out.body() {
             Some(body) => body.clone(),
-            None if terms.qop == Some(Qop::AuthInt) && may_have_body(out.head()) => {
+            None if terms.qop == Some(Qop::AuthInt) && out.hop() == Hop::Origin => {
                 return Err(AuthError::missing(format!(
-                    "credential `{}`: the server wants the body in the proof, and it was not read first; send it once \
-                     more, or set `qop: auth-int`",
+                    "credential `{}`: the server wants the body in the proof, and it was too long to be kept; raise \
+                     `limits.body_buffer`",
                     self.credential
                 )));
             }
@@ -338,16 +379,13 @@ impl Digest {
             challenge.is("digest") && challenge.param("stale").is_some_and(|value| value.eq_ignore_ascii_case("true"))
         });
         let chosen = Terms::choose(&round.challenges, &self.config, &reply.request.uri);
-        let wants_body = chosen.as_ref().is_some_and(|terms| terms.qop == Some(Qop::AuthInt));
-        let body_read = !wants_body || self.hashes_bodies.swap(true, Ordering::Relaxed);
         let Some(terms) = chosen else { return Verdict::Deliver };
+        if terms.qop == Some(Qop::AuthInt) {
+            self.hashes_bodies.store(true, Ordering::Relaxed);
+        }
         self.nonces.learn(reply.hop, reply.target, terms, 1);
         if round.answered && !stale {
             return if self.login.is_rereadable() { Verdict::Renew } else { Verdict::Deliver };
-        }
-        if !body_read && may_have_body(reply.request) {
-            // The body is gone unhashed; from the next request on it is read first.
-            return Verdict::Deliver;
         }
         round.state_mut::<Memo>().learnt = true;
         Verdict::Retry
@@ -355,7 +393,8 @@ impl Digest {
 
     /// Any other answer: a next nonce, and the server's own proof.
     fn accepted(&self, reply: &Reply<'_>, round: &mut Round) -> Verdict {
-        let info = reply.headers.get(reply.hop.authentication_info());
+        let field = reply.hop.authentication_info();
+        let info = reply.headers.get(&field).or_else(|| reply.trailers?.get(&field));
         let info = info.map(|value| parse_params(&String::from_utf8_lossy(value.as_bytes()))).unwrap_or_default();
         let param = |name: &str| info.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         // User names outside ASCII stand there as UTF-8.
@@ -376,6 +415,7 @@ impl Digest {
             (false, VerifyRspauth::Require) => Verdict::Refuse,
             (false, VerifyRspauth::Warn) => {
                 tracing::warn!(credential = %self.credential, target = %reply.target, "the server's rspauth is wrong or missing");
+                round.notes.push("digest: the server's own proof (`rspauth`) is wrong or missing".to_owned());
                 Verdict::Deliver
             }
             _ => Verdict::Deliver,
@@ -393,7 +433,8 @@ impl Digest {
         let qop = match param("qop") {
             None => None,
             Some("auth") => Some(Qop::Auth),
-            // The proof covers the answer's body, which is not here.
+            Some(_) if reply.body_complete => Some(Qop::AuthInt),
+            // The proof covers the answer's body, and that is too long to be judged before it is delivered.
             Some(_) => return false,
         };
         let known = self.nonces.find(reply.hop, reply.target, &reply.request.uri, true);
@@ -409,7 +450,7 @@ impl Digest {
             nc: param("nc").unwrap_or_default(),
             cnonce: param("cnonce").unwrap_or_default(),
             qop,
-            body: &[],
+            body: reply.body,
         };
         crate::secret::constant_time_eq(expected.response().as_bytes(), rspauth.to_ascii_lowercase().as_bytes())
     }
@@ -422,12 +463,6 @@ fn normal(text: &str, utf8: bool) -> Cow<'_, str> {
 
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-/// True unless the head says that there is no body.
-fn may_have_body(head: &Parts) -> bool {
-    let length = head.headers.get(header::CONTENT_LENGTH);
-    head.headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length.as_bytes() != b"0")
 }
 
 /// All but the `attr-char` of RFC 8187.

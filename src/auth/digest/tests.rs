@@ -232,8 +232,14 @@ fn bodies_are_hashed_once_a_server_has_asked_for_it() {
     first.request.headers.insert("content-length", "3".parse().unwrap());
     assert_eq!(talk.scheme.body_use(&first.request), BodyUse::Replay);
     first.send();
-    assert_eq!(first.challenged(only), Verdict::Deliver, "the body went by unhashed");
-    assert_eq!(talk.scheme.body_use(&first.request), BodyUse::Whole);
+    assert_eq!(first.challenged(only), Verdict::Retry);
+    assert_eq!(
+        talk.scheme.body_use(&first.request),
+        BodyUse::Whole,
+        "so the driver reads all of it before the next send"
+    );
+    let error = first.send_body(None).unwrap_err();
+    assert!(error.message.contains("`limits.body_buffer`"), "{error}");
     let responses = ["abc", "abd"].map(|body| {
         let talk = Talk::new(value!({"qop": "auth-int"}));
         let mut exchange = talk.begin("http://h.test/");
@@ -341,4 +347,27 @@ fn configurations_that_cannot_work_are_refused() {
     let context = context_with(Arc::new(NoNetwork), Clock::system());
     let keys = value!({"username": "u", "password": "p", "retry": false, "nonce_count": "1"});
     assert_eq!(SchemeConfig::from_json("digest", keys).unwrap().build("x", &context).unwrap_err().len(), 2);
+}
+
+#[test]
+fn what_comes_after_the_body_is_heard_where_it_was_announced() {
+    let talk = Talk::new(value!({}));
+    let mut exchange = talk.begin("http://h.test/");
+    exchange.send();
+    exchange.challenged("Digest realm=r, nonce=n1, qop=auth");
+    exchange.send();
+    let mut headers = HeaderMap::new();
+    let ask = |headers: &HeaderMap, exchange: &Exchange<'_>| {
+        talk.scheme.reply_prefix(http::StatusCode::OK, headers, &exchange.round)
+    };
+    assert_eq!(ask(&headers, &exchange), 0);
+    headers.insert("trailer", "Expires, Authentication-Info".parse().unwrap());
+    assert!(ask(&headers, &exchange) > 0);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("authentication-info", "nextnonce=n2".parse().unwrap());
+    let target = Target::from_uri(&exchange.request.uri).unwrap();
+    let plain = Reply::new(http::StatusCode::OK, &headers, Hop::Origin, &exchange.request, &target);
+    let reply = Reply { trailers: Some(&trailers), ..plain };
+    assert_eq!(talk.scheme.review(&reply, &mut exchange.round), Verdict::Deliver);
+    assert_eq!(get(&talk.begin("http://h.test/").send(), "nonce"), "n2");
 }

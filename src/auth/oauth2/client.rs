@@ -25,6 +25,7 @@ use crate::{
         AuthError, AuthErrorKind, BuildContext,
         fetch::{FetchError, FetchOptions},
         held::Held,
+        mtls,
         scheme::{Binding, Ready},
     },
     config::text::Text,
@@ -39,7 +40,7 @@ pub(super) struct Client {
     pub(super) discovered: tokio::sync::Mutex<Option<(Instant, Arc<Metadata>)>>,
     pub(super) nonces: Nonces,
     /// `client_cert`, for every connection.
-    pub(super) certificate: Option<Held<Arc<Binding>>>,
+    pub(super) certificate: Option<Held<mtls::Identity>>,
 }
 
 /// Everything that goes into requests, read from its references.
@@ -254,7 +255,7 @@ impl Client {
     /// The client certificate, if it has been read.
     pub(super) fn present_binding(&self) -> Option<Arc<Binding>> {
         let certificate = self.certificate.as_ref()?;
-        certificate.current().as_ref().map(|entry| entry.value.clone())
+        certificate.current().as_ref().map(|entry| entry.value.binding.clone())
     }
 
     pub(super) fn checked(&self, key: &str, text: &str) -> Result<Url, AuthError> {

@@ -150,7 +150,7 @@ fn credentials() {
             "3:3 a credential needs a `type` | types are none, api_key, bearer, basic, cookies, mtls, exec",
             "4:13 missing field `token` in a bearer credential",
             "5:6 a credential is a mapping with a `type`, found a number",
-            "6:13 credentials of type `hawk` are not available in this version",
+            "6:13 missing field `key` in a hawk credential",
             "7:16 credential `f` extends `g`, which does not exist",
             "8:16 credential `h` extends itself",
         ]

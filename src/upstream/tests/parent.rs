@@ -313,6 +313,34 @@ async fn a_socks_login_that_fails_is_a_refusal_without_the_password() {
 }
 
 #[tokio::test]
+async fn metadata_services_are_reached_without_the_parent() {
+    let origin = origin::scripted(|_, _| origin::ok("keys")).await;
+    let (port, seen) = http_proxy(false).await;
+    let upstream = upstream_with(None, |settings| settings.parent = Some(parent(ParentKind::Http, port, None)));
+    let ask = || Request::get(format!("{}/role", origin.target)).body(Bytes::new()).unwrap();
+    for _ in 0..2 {
+        let answer = upstream.fetch_metadata(ask(), options()).await.unwrap();
+        assert_eq!(&answer.body()[..], b"keys");
+    }
+    assert!(seen.lock().unwrap().is_empty());
+    assert_eq!((origin.connections(), upstream.idle_connections()), (1, 1), "the connection is used again");
+    // Nobody else is lent that connection.
+    let _ = upstream.fetch(ask(), options()).await;
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    assert_eq!(origin.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_metadata_service_at_another_address_is_denied_like_anything_else() {
+    let origin = origin::scripted(|_, _| origin::ok("never")).await;
+    let upstream = upstream_with(None, |settings| settings.deny_addresses = vec!["127.0.0.0/8".parse().unwrap()]);
+    let request = Request::get(format!("{}/role", origin.target)).body(Bytes::new()).unwrap();
+    let error = upstream.fetch_metadata(request, options()).await.unwrap_err();
+    assert!(error.to_string().contains("deny_addresses"), "{error}");
+    assert_eq!(origin.connections(), 0);
+}
+
+#[tokio::test]
 async fn denied_addresses_are_refused_before_the_parent_hears_of_them() {
     let (port, seen) = http_proxy(false).await;
     let upstream = upstream_with(None, |settings| settings.parent = Some(parent(ParentKind::Http, port, login(true))));
