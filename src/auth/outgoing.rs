@@ -286,6 +286,14 @@ impl<'a> Outgoing<'a> {
         Ok(())
     }
 
+    /// Puts a whole `Cookie` field in place; `filled` are the cookies in it that are ours.
+    pub fn set_cookie_field(&mut self, value: HeaderValue, filled: &[Slot]) {
+        if let Some(trace) = self.trace.as_deref_mut() {
+            trace.injected.extend_from_slice(filled);
+        }
+        self.head.headers.insert(header::COOKIE, value);
+    }
+
     /// Records that the connection carries the credential.
     pub fn bound_by_tls(&mut self) {
         if let Some(trace) = self.trace.as_deref_mut() {

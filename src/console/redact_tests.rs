@@ -151,6 +151,8 @@ fn headers_are_masked_by_name() {
     let aws = "AWS4-HMAC-SHA256 Credential=AKID/x, SignedHeaders=host;date, Signature=fe5f80";
     let shown = "AWS4-HMAC-SHA256 Credential=AKID/x, SignedHeaders=host;date, Signature=***";
     assert_eq!(masked("authorization", aws), shown);
+    let hawk = "Hawk id=\"me\", ts=\"1\", nonce=\"n\", hash=\"h\", ext=\"e\", mac=\"fe5f80\", app=\"a\", dlg=\"d\"";
+    assert_eq!(masked("authorization", hawk), hawk.replace("\"fe5f80\"", "***"));
     assert_eq!(masked("authorization", "Bearer a=b, realm=c"), "Bearer ***");
     assert_eq!(masked("authorization", "Digest username=\"a, response=\"0123\""), "Digest user…123\"");
     assert_eq!(masked("cookie", "sid=1; theme=dark"), "sid=***; theme=***");
@@ -173,6 +175,7 @@ fn urls_and_bodies_are_masked_by_name() {
         "https://***@a/x?q=1&Access_Token=***&sig2=***"
     );
     assert_eq!(redactor.mask_url("/x?q=\"&token=t"), "/x?q=\"&token=***");
+    assert_eq!(redactor.mask_url("/x?a=1&bewit=ZGgz"), "/x?a=1&bewit=***");
     assert_eq!(redactor.mask_url("/x?client%5Fsecret=s&y"), "/x?client%5Fsecret=***&y");
     let body = |kind, text: &str| String::from_utf8(redactor.mask_body(kind, text.as_bytes(), false).into()).unwrap();
     let json = r#"{"a": {"accessToken" : "x\"y", "ssn": 123, "token": null, "code": "c"}, "password": "z"#;

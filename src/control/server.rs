@@ -135,7 +135,7 @@ impl Router {
 
     /// What needs the token or a session.
     async fn api(&self, asked: Asked<'_>) -> Response<ControlBody> {
-        let answer = match (asked.method.as_str(), asked.path) {
+        match (asked.method.as_str(), asked.path) {
             ("GET" | "HEAD", "status") => json(StatusCode::OK, &self.state.status()),
             ("GET" | "HEAD", "rules") => json(StatusCode::OK, &self.state.rules()),
             ("POST", "reload") => match self.state.reload().await {
@@ -155,8 +155,7 @@ impl Router {
                 Some(answer) => answer,
                 None => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
             },
-        };
-        answer
+        }
     }
 
     /// What `login`, `logout` and `token` ask for, as JSON. The page may see and use tokens, but never gets one.

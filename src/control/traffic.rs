@@ -42,16 +42,16 @@ impl Query {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    fn number(&self, name: &str) -> Result<Option<u64>, Response<ControlBody>> {
+    fn number(&self, name: &str) -> Result<Option<u64>, Refused> {
         self.get(name)
             .map(|value| value.parse())
             .transpose()
-            .map_err(|_| failure(StatusCode::BAD_REQUEST, format!("`{name}` is a number")))
+            .map_err(|_| Refused(StatusCode::BAD_REQUEST, format!("`{name}` is a number")))
     }
 
-    fn filter(&self) -> Result<Filter, Response<ControlBody>> {
+    fn filter(&self) -> Result<Filter, Refused> {
         Filter::parse(self.get("filter").unwrap_or_default())
-            .map_err(|error| failure(StatusCode::BAD_REQUEST, error.to_string()))
+            .map_err(|error| Refused(StatusCode::BAD_REQUEST, error.to_string()))
     }
 }
 
@@ -81,14 +81,17 @@ pub(super) async fn route(state: &Arc<dyn ControlState>, asked: Asked<'_>) -> Op
         ("GET", ("filters", ..)) => Ok(json(StatusCode::OK, &filters())),
         _ => Ok(text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n")),
     };
-    Some(answer.unwrap_or_else(|refusal| refusal))
+    Some(answer.unwrap_or_else(|Refused(status, why)| failure(status, why)))
 }
 
-type Answer = Result<Response<ControlBody>, Response<ControlBody>>;
+/// Why there is no answer: the status, and words for a person.
+struct Refused(StatusCode, String);
+
+type Answer = Result<Response<ControlBody>, Refused>;
 
 /// Work that reads files, off the threads that serve.
-async fn reading<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Response<ControlBody>> {
-    let broken = |_| failure(StatusCode::INTERNAL_SERVER_ERROR, "reading the recorded traffic broke off".to_owned());
+async fn reading<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+    let broken = |_| Refused(StatusCode::INTERNAL_SERVER_ERROR, "reading the recorded traffic broke off".to_owned());
     tokio::task::spawn_blocking(work).await.map_err(broken)
 }
 
@@ -104,14 +107,14 @@ async fn list(store: Store, asked: &Asked<'_>) -> Answer {
     Ok(json(StatusCode::OK, &object))
 }
 
-fn number(id: &str) -> Result<u64, Response<ControlBody>> {
-    id.parse().map_err(|_| failure(StatusCode::BAD_REQUEST, "the number of an exchange is a number".to_owned()))
+fn number(id: &str) -> Result<u64, Refused> {
+    id.parse().map_err(|_| Refused(StatusCode::BAD_REQUEST, "the number of an exchange is a number".to_owned()))
 }
 
-async fn find(store: Store, id: &str) -> Result<Value, Response<ControlBody>> {
+async fn find(store: Store, id: &str) -> Result<Value, Refused> {
     let id = number(id)?;
     let found = reading(move || store.detail(id)).await?;
-    found.ok_or_else(|| failure(StatusCode::NOT_FOUND, format!("exchange {id} is not kept (any more)")))
+    found.ok_or_else(|| Refused(StatusCode::NOT_FOUND, format!("exchange {id} is not kept (any more)")))
 }
 
 async fn detail(state: &Arc<dyn ControlState>, store: Store, id: &str) -> Answer {
@@ -123,7 +126,7 @@ async fn detail(state: &Arc<dyn ControlState>, store: Store, id: &str) -> Answer
 async fn command(store: Store, id: &str) -> Answer {
     let detail = find(store, id).await?;
     let line = curl::command(&detail)
-        .ok_or_else(|| failure(StatusCode::CONFLICT, "a tunnel that was not looked into has no request".to_owned()))?;
+        .ok_or_else(|| Refused(StatusCode::CONFLICT, "a tunnel that was not looked into has no request".to_owned()))?;
     Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", (line + "\n").into()))
 }
 
@@ -131,17 +134,17 @@ async fn replay(state: &Arc<dyn ControlState>, store: Store, id: &str, body: &By
     let edits = match body.is_empty() {
         true => Value::Null,
         false => serde_json::from_slice(body)
-            .map_err(|error| failure(StatusCode::BAD_REQUEST, format!("the edits are no JSON: {error}")))?,
+            .map_err(|error| Refused(StatusCode::BAD_REQUEST, format!("the edits are no JSON: {error}")))?,
     };
     let detail = find(store, id).await?;
     match state.replay(detail, edits).await {
         Ok(done) => Ok(json(StatusCode::OK, &done)),
-        Err(why) => Err(failure(StatusCode::UNPROCESSABLE_ENTITY, why)),
+        Err(why) => Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, why)),
     }
 }
 
 fn import(state: &Arc<dyn ControlState>, store: &Store, body: &Bytes) -> Answer {
-    let bad = |why: String| failure(StatusCode::UNPROCESSABLE_ENTITY, why);
+    let bad = |why: String| Refused(StatusCode::UNPROCESSABLE_ENTITY, why);
     let file: Value = serde_json::from_slice(body).map_err(|error| bad(format!("this is no HAR file: {error}")))?;
     let console = state.console();
     let rows = har::import(&file, state.redactor(), || console.next_id()).map_err(bad)?;

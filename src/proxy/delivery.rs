@@ -79,6 +79,7 @@ impl Ahead {
 }
 
 /// The body of an answer to the client.
+#[expect(clippy::large_enum_variant, reason = "nearly every body is a delivery; a box would be an allocation for each")]
 pub enum OutBody {
     /// Nothing.
     Empty,

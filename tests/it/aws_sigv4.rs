@@ -255,7 +255,7 @@ async fn serve(judge: Judge, tls: Option<&TestCa>) -> Origin {
 /// A rule for this origin; `more` are further keys of the credential.
 fn config(origin: &Origin, more: &str) -> String {
     format!(
-        "version: 1\nproxy: {{limits: {{body_buffer: 256KiB}}}}\ncredentials:\n  aws: {{type: aws_sigv4, access_key: \
+        "version: 1\nproxy: {{grace: 1s, limits: {{body_buffer: 256KiB}}}}\ncredentials:\n  aws: {{type: aws_sigv4, access_key: \
          {ACCESS_KEY}, secret_key: \"${{env:SECRET}}\"{more}}}\nrules:\n  - {{name: AWS, host: \"{}\", auth: aws}}\n",
         origin.base()
     )
@@ -507,16 +507,19 @@ async fn a_refusal_is_passed_on_and_explained() {
     assert_eq!(origin.hits(), 1, "a wrong secret is not tried again");
     crate::harness::until("the note", || proxy.stdout().contains("the secret key is another one")).await;
 
-    // A server that sees another path than ours shows where.
+    // A server that sees another request than ours shows where; what is secret in it stays so.
     let origin = Origin::plain_with(|_| {
         text(403, "<Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>GET\n/other\n</CanonicalRequest></Error>")
     })
     .await;
-    let proxy = start(&origin, ", region: eu-west-1, service: execute-api", &secret, &ca).await;
+    let token = canary("token");
+    let more = format!(", region: eu-west-1, service: execute-api, session_token: {token}");
+    let proxy = start(&origin, &more, &secret, &ca).await;
+    proxy.register_canary(&token);
     assert_eq!(Client::new(&proxy).get(&origin.url("/mine")).await.status, 403);
     crate::harness::until("the difference", || {
         let shown = proxy.stdout();
-        shown.contains("- /other") && shown.contains("+ /mine")
+        ["   - /other\n", "   + /mine\n", "   + x-amz-security-token:"].iter().all(|line| shown.contains(line))
     })
     .await;
 }

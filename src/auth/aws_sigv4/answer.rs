@@ -138,14 +138,11 @@ fn quoted_canonical(message: &str) -> Option<String> {
     Some(rest[..end].to_owned())
 }
 
-/// The lines in which two canonical requests differ, `-` for the server's and `+` for ours; `None` if they are equal.
-pub(super) fn difference(server: &str, ours: &str) -> Option<String> {
+/// The lines in which two canonical requests differ, `-` for the server's and `+` for ours; none if they are equal.
+pub(super) fn difference(server: &str, ours: &str) -> Vec<String> {
     let (theirs, mine): (Vec<&str>, Vec<&str>) = (server.lines().collect(), ours.lines().collect());
-    if theirs == mine {
-        return None;
-    }
     if theirs.len().max(mine.len()) > MAX_LINES {
-        return Some("they differ, and are too long to compare".to_owned());
+        return vec!["they are too long to compare".to_owned()];
     }
     // How many lines two endings have in common, at most.
     let mut common = vec![vec![0_usize; mine.len() + 1]; theirs.len() + 1];
@@ -168,7 +165,7 @@ pub(super) fn difference(server: &str, ours: &str) -> Option<String> {
             b += 1;
         }
     }
-    Some(lines.join("\n"))
+    lines
 }
 
 const MAX_LINES: usize = 500;
@@ -230,9 +227,9 @@ mod tests {
 
     #[test]
     fn differences_are_shown_line_by_line() {
-        assert_eq!(difference("a\nb", "a\nb"), None);
-        assert_eq!(difference("a\nx\nc\nd", "a\ny\nc").as_deref(), Some("- x\n+ y\n- d"));
-        assert_eq!(difference("", "a").as_deref(), Some("+ a"));
+        assert!(difference("a\nb", "a\nb").is_empty());
+        assert_eq!(difference("a\nx\nc\nd", "a\ny\nc"), ["- x", "+ y", "- d"]);
+        assert_eq!(difference("", "a"), ["+ a"]);
     }
 
     proptest::proptest! {

@@ -206,8 +206,8 @@ impl AuthScheme for AwsSigv4 {
         };
         let (Some(used), tried) = (&state.used, &mut state.tried) else { return Verdict::Deliver };
         let complaint = Complaint::of(reply.headers, reply.body);
-        let (verdict, note) = self.judge(reply, &complaint, used, tried);
-        round.notes.extend(note);
+        let (verdict, notes) = self.judge(reply, &complaint, used, tried);
+        round.notes.extend(notes);
         verdict
     }
 
@@ -314,7 +314,7 @@ impl AwsSigv4 {
         body: Body,
     ) -> Result<Used, AuthError> {
         if self.tells_payload(site, &body.payload) {
-            out.set_header(CONTENT_SHA256, self.value("payload", &body.payload)?);
+            out.set_header(CONTENT_SHA256, self.open_value("payload", &body.payload)?);
         }
         let scope = match site.asymmetric {
             true => Scope::global(stamp, &site.service),
@@ -386,12 +386,12 @@ impl AwsSigv4 {
     ) -> Result<(), AuthError> {
         let token = keys.session_token.as_ref().filter(|_| !self.omits_token(site));
         if self.placement == Placement::Header {
-            out.set_header(DATE, self.value("date", stamp.as_str())?);
+            out.set_header(DATE, self.open_value("date", stamp.as_str())?);
             if let Some(token) = token {
                 out.set_header(SECURITY_TOKEN, self.value("session_token", token.expose())?);
             }
             if site.asymmetric {
-                out.set_header(REGION_SET, self.value("region_set", &site.region)?);
+                out.set_header(REGION_SET, self.open_value("region_set", &site.region)?);
             }
             return Ok(());
         }
@@ -429,6 +429,13 @@ impl AwsSigv4 {
 
     fn value(&self, key: &str, text: &str) -> Result<HeaderValue, AuthError> {
         header_value(&self.credential, key, text)
+    }
+
+    /// A value that everybody may see.
+    fn open_value(&self, key: &str, text: &str) -> Result<HeaderValue, AuthError> {
+        let mut value = self.value(key, text)?;
+        value.set_sensitive(false);
+        Ok(value)
     }
 }
 

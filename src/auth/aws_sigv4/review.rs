@@ -21,9 +21,9 @@ impl AwsSigv4 {
         complaint: &Complaint,
         used: &Used,
         tried: &mut Tried,
-    ) -> (Verdict, Option<String>) {
+    ) -> (Verdict, Vec<String>) {
         if let Some(note) = self.learn_region(reply, complaint, used, tried) {
-            return (Verdict::Retry, Some(note));
+            return (Verdict::Retry, vec![note]);
         }
         let fault = match complaint.fault() {
             // An answer to HEAD has no body that says why.
@@ -37,22 +37,22 @@ impl AwsSigv4 {
             let learnt = self.skew.learn_date(reply, self.clock.now());
             let seconds = self.skew.offset(reply.target);
             let note = format!("aws_sigv4: the clock of {} is {seconds} s ahead of ours", reply.target);
-            return if learnt { (Verdict::Retry, Some(note)) } else { (Verdict::Deliver, None) };
+            return if learnt { (Verdict::Retry, vec![note]) } else { (Verdict::Deliver, Vec::new()) };
         }
-        let mut note = None;
+        let mut notes = Vec::new();
         if fault == Fault::Signature {
-            note = difference(complaint, used);
+            notes = difference(complaint, used);
             if used.has_marks {
                 self.learnt.flip_marks(reply.target);
                 if !std::mem::replace(&mut tried.marks, true) {
-                    return (Verdict::Retry, note);
+                    return (Verdict::Retry, notes);
                 }
             }
         }
         // A secret that was written anew makes another signature; one that was fetched belongs to its access key.
         let suspect = fault == Fault::Keys || (fault == Fault::Signature && !self.material.is_fetched());
         let renew = suspect && self.material.is_renewable() && !std::mem::replace(&mut tried.keys, true);
-        (if renew { Verdict::Renew } else { Verdict::Deliver }, note)
+        (if renew { Verdict::Renew } else { Verdict::Deliver }, notes)
     }
 
     /// S3 has named another region for this bucket.
@@ -80,12 +80,13 @@ impl AwsSigv4 {
     }
 }
 
-/// The lines in which the server's canonical request differs from ours.
-fn difference(complaint: &Complaint, used: &Used) -> Option<String> {
-    let server = complaint.canonical.as_deref()?;
-    let ours = used.canonical.as_deref()?;
-    Some(match answer::difference(server, ours) {
-        Some(lines) => format!("aws_sigv4: the server's canonical request (-) differs from ours (+):\n{lines}"),
-        None => "aws_sigv4: the server's canonical request is ours, so the secret key is another one".to_owned(),
-    })
+/// The lines in which the server's canonical request differs from ours, after a word that says so.
+fn difference(complaint: &Complaint, used: &Used) -> Vec<String> {
+    let (Some(server), Some(ours)) = (&complaint.canonical, &used.canonical) else { return Vec::new() };
+    let lines = answer::difference(server, ours);
+    if lines.is_empty() {
+        return vec!["aws_sigv4: the server's canonical request is ours, so the secret key is another one".to_owned()];
+    }
+    let title = "aws_sigv4: the server's canonical request (-) differs from ours (+):".to_owned();
+    std::iter::once(title).chain(lines).collect()
 }

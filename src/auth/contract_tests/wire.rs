@@ -69,11 +69,11 @@ fn send_again(
 ) -> Result<(Parts, BodyPlan, Trace), String> {
     let (mut head, body, mut trace) = (request(scheme), Bytes::from_static(BODY.as_bytes()), Trace::default());
     let target = Target::from_uri(&head.uri).unwrap();
-    let seen = match scheme.body_use(&head) {
+    scheme.observe(&head, round);
+    let seen = match scheme.body_use_in(&head, round) {
         BodyUse::Pass | BodyUse::Replay => None,
         _ => Some(&body),
     };
-    scheme.observe(&head, round);
     let mut out = Outgoing::new(&mut head, &target, Hop::Origin, seen, &context.clock, Some(&mut trace));
     scheme.apply(&mut out, round).map_err(|error| error.message)?;
     let plan = out.into_plan();

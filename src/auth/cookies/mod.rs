@@ -281,7 +281,7 @@ impl AuthScheme for Cookies {
             AuthError::missing(format!("credential `{}`: a cookie holds a control character", self.credential))
         })?;
         value.set_sensitive(true);
-        out.set_header(header::COOKIE, value);
+        out.set_cookie_field(value, &self.slots);
         Ok(())
     }
 
