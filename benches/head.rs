@@ -7,6 +7,7 @@ use countersign::{
     auth::{
         AuthScheme, Build, BuildContext,
         api_key::{ApiKeyConfig, Place},
+        login::Logins,
         oauth2::SharedTokens,
         scheme::{Hop, Outgoing, Round},
         slots::{present, underscore_twin},
@@ -49,6 +50,8 @@ fn scheme(place: Place, name: &str) -> Option<Arc<dyn AuthScheme>> {
         sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_| {}))),
         tokens: Arc::new(MemoryStore::default()),
         shared: SharedTokens::default(),
+        logins: Logins::default(),
+        environment: None,
     };
     let value = Text::literal("0123456789abcdef0123456789abcdef");
     ApiKeyConfig { name: name.to_owned(), value, place }.build("bench", &context).ok()

@@ -250,6 +250,7 @@ impl Base {
     fn upstream(&self, loader: &Loader, config: &Config, rules: &RuleSet) -> Result<UpstreamSettings, Vec<String>> {
         Ok(UpstreamSettings {
             own_listeners: vec![self.proxy_address, self.console_address],
+            logins: loader.context().map(|context| context.logins.clone()).unwrap_or_default(),
             extra_ca: self.upstream_ca.clone(),
             own_ca: Some(self.own_ca.clone()),
             ..upstream_settings(loader, config, rules)?

@@ -11,6 +11,7 @@ mod listener;
 use std::{
     collections::HashMap,
     fmt,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -253,6 +254,8 @@ pub struct Pending {
     pub prompt: Prompt,
     /// When it began.
     pub began: SystemTime,
+    /// Where the browser comes back to.
+    port: Option<u16>,
     outcome: watch::Receiver<Outcome>,
     pasted: mpsc::Sender<(Params, oneshot::Sender<Result<(), String>>)>,
     ended: Mutex<Option<Instant>>,
@@ -269,12 +272,14 @@ impl Pending {
     /// Waits for its end; `None` if that did not come in time.
     pub async fn outcome(&self, wait: Duration) -> Option<Result<(), AuthError>> {
         let mut outcome = self.outcome.clone();
-        let result = match tokio::time::timeout(wait, outcome.wait_for(Option::is_some)).await {
-            Ok(Ok(result)) => result.clone(),
+        match tokio::time::timeout(wait, outcome.wait_for(Option::is_some))
+            .await
+            .map(|result| result.map(|one| one.clone()))
+        {
+            Ok(Ok(result)) => result,
             Ok(Err(_)) => Some(Err(AuthError::new(AuthErrorKind::LoginNeeded, "the login was abandoned"))),
             Err(_) => None,
-        };
-        result
+        }
     }
 
     /// Takes the address where the person's browser ended.
@@ -307,6 +312,11 @@ impl Logins {
     /// The logins that can still be completed.
     pub fn open(&self) -> Vec<Arc<Pending>> {
         self.list().iter().filter(|pending| pending.is_open()).cloned().collect()
+    }
+
+    /// True if the listener of a pending login has this address: nobody reaches it through the proxy.
+    pub fn listen_on(&self, to: SocketAddr) -> bool {
+        to.ip().is_loopback() && self.list().iter().any(|pending| pending.port == Some(to.port()) && pending.is_open())
     }
 
     /// The login with this id, also if it has ended a moment ago.
@@ -433,6 +443,7 @@ async fn start(login: Arc<dyn Interactive>, mut ask: Ask) -> Result<(Arc<Pending
         client: ask.client.clone(),
         prompt: begun.prompt,
         began: SystemTime::now(),
+        port: listener.as_ref().map(Listener::port),
         outcome,
         pasted,
         ended: Mutex::new(None),

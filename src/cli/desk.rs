@@ -14,7 +14,7 @@ use crate::control::{
 /// Who does it.
 pub(super) enum Counter {
     /// The running proxy.
-    Proxy(Runtime, RunInfo),
+    Proxy(Runtime, Box<RunInfo>),
     /// This command.
     Here(Runtime, Box<Desk>),
 }
@@ -27,7 +27,7 @@ impl Counter {
                 let runtime = small_runtime()?;
                 match runtime.block_on(client::ask(&info, Method::GET, "/api/status")) {
                     Ok(answer) if answer.status.is_success() && is_meant(global, &answer.json) => {
-                        return Ok(Self::Proxy(runtime, info));
+                        return Ok(Self::Proxy(runtime, Box::new(info)));
                     }
                     // It is gone, or it runs something else: the store is the same.
                     Ok(_) | Err(ClientError::Gone { .. }) => {}

@@ -129,12 +129,18 @@ impl From<String> for TokenRefusal {
     }
 }
 
+/// Finds a credential by its name.
+pub type Find = Box<dyn Fn(&str) -> Option<Arc<dyn AuthScheme>> + Send + Sync>;
+
+/// The names of all credentials.
+pub type Names = Box<dyn Fn() -> Vec<String> + Send + Sync>;
+
 /// What requests are done with.
 pub struct Desk {
     /// Finds a credential by its name.
-    pub find: Box<dyn Fn(&str) -> Option<Arc<dyn AuthScheme>> + Send + Sync>,
+    pub find: Find,
     /// The names of all credentials.
-    pub names: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    pub names: Names,
     /// Pending logins.
     pub logins: Logins,
     /// Runs what outlives the request.

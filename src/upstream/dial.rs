@@ -176,7 +176,7 @@ async fn tcp(settings: &Settings, host: &Host, port: u16, judge: bool) -> Result
     if judge && let Some(denied) = addresses.iter().find(|to| is_denied(to.ip(), &settings.deny_addresses)) {
         return Err(LinkError::Denied { target: whom(), address: denied.ip().to_string() });
     }
-    if addresses.iter().any(|to| is_own(*to, &settings.own_listeners)) {
+    if addresses.iter().any(|to| is_own(*to, &settings.own_listeners) || settings.logins.listen_on(*to)) {
         return Err(LinkError::Loop { target: whom() });
     }
     let connecting = Instant::now();

@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{address::NoProxy, names::Names};
 use crate::{
-    auth::AuthScheme,
+    auth::{AuthScheme, login::Logins},
     config::{Limits, ParentKind, Roots},
     secret::Secret,
     target::{Host, Target},
@@ -23,6 +23,8 @@ pub struct UpstreamSettings {
     pub deny_addresses: Vec<IpNet>,
     /// Where this very proxy and its console listen; never dialled.
     pub own_listeners: Vec<SocketAddr>,
+    /// Pending logins, whose listeners are not dialled either.
+    pub logins: Logins,
     /// Bounds on heads and time.
     pub limits: Limits,
     /// Which roots verify upstream certificates.
@@ -40,6 +42,7 @@ impl Default for UpstreamSettings {
             parent: None,
             deny_addresses: proxy.deny_addresses,
             own_listeners: Vec::new(),
+            logins: Logins::default(),
             limits: proxy.limits,
             roots: proxy.roots,
             extra_ca: None,
@@ -91,6 +94,7 @@ pub(super) struct Settings {
     pub(super) parent: Option<ParentProxy>,
     pub(super) deny_addresses: Vec<IpNet>,
     pub(super) own_listeners: Vec<SocketAddr>,
+    pub(super) logins: Logins,
     pub(super) limits: Limits,
     pub(super) tls: Arc<ClientTls>,
     pub(super) names: Names,
@@ -127,6 +131,7 @@ impl Settings {
             parent: new.parent,
             deny_addresses: new.deny_addresses,
             own_listeners: new.own_listeners,
+            logins: new.logins,
             limits: new.limits,
             tls,
             names: Names::default(),
@@ -141,6 +146,7 @@ impl Settings {
             parent: None,
             deny_addresses: self.deny_addresses.clone(),
             own_listeners: self.own_listeners.clone(),
+            logins: self.logins.clone(),
             limits: self.limits.clone(),
             tls: self.tls.clone(),
             names: Names::default(),

@@ -10,7 +10,9 @@ use tokio::{
 use crate::harness::{
     Client, Proxy, canary,
     idp::{Idp, Manners, log_in_at},
-    proxy, until, within,
+    proxy,
+    token::form,
+    until, within,
 };
 
 /// The configuration of a recipe, with the addresses of the stand-in in place of the real ones.
@@ -309,6 +311,10 @@ async fn a_request_waits_for_the_login_that_it_has_begun() {
         shown.lines().find(|line| line.starts_with("http") && line.contains("/authorize?")).map(str::to_owned)
     };
     until("the address in the terminal", || address().is_some()).await;
+    // The way back is for browsers of this machine, not for clients of the proxy.
+    let asked = form(address().unwrap().split_once('?').unwrap().1.as_bytes());
+    let (_, back) = asked.iter().find(|(name, _)| name == "redirect_uri").unwrap();
+    Client::new(&proxy).get(&format!("{back}?code=x")).await.is_problem(400, "loop");
     assert!(log_in_at(&address().unwrap()).await.contains("You are logged in"));
     for one in waiting {
         assert_eq!(one.await.unwrap(), 200);

@@ -89,6 +89,11 @@ impl Listener {
         format!("http://{}:{}{}", self.host, self.port, self.path)
     }
 
+    /// The port of both sockets.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Waits for a browser that comes with parameters.
     pub(super) async fn visit(&mut self, in_fragment: bool) -> Visit {
         loop {

@@ -218,7 +218,7 @@ impl Answer for Flow {
             let client = &self.account.client;
             client.checked_answer(&self, &params)?;
             let (tokens, sent) = match self.response_type {
-                Some(kind) => (client.from_fragment(&params, kind)?, self.begun),
+                Some(kind) => (client.fragment_tokens(&params, kind)?, self.begun),
                 None => self.redeem(&params).await?,
             };
             let expected = Expected {
@@ -254,7 +254,7 @@ impl Flow {
 
 impl Client {
     /// The tokens of an implicit login.
-    fn from_fragment(&self, params: &Params, kind: ResponseType) -> Result<answer::Answer, AuthError> {
+    fn fragment_tokens(&self, params: &Params, kind: ResponseType) -> Result<answer::Answer, AuthError> {
         let mut members: Map<String, Value> =
             params.iter().map(|(name, value)| (name.to_owned(), value.expose().into())).collect();
         if kind == ResponseType::IdToken {

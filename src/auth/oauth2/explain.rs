@@ -89,8 +89,8 @@ impl Client {
         let mut why = Vec::new();
         if let Some(error) = param("error") {
             let more = param("error_description")
-                .map_or_else(String::new, |text| format!(" ({})", super::answer::plain(&text)));
-            why.push(format!("the server says `{}`{more}", super::answer::plain(&error)));
+                .map_or_else(String::new, |text| format!(" ({})", super::answer::plain(text)));
+            why.push(format!("the server says `{}`{more}", super::answer::plain(error)));
         }
         let claims = jwt::claims(token);
         let claim = |name: &str| claims.as_ref().and_then(|claims| claims.get(name));
@@ -102,17 +102,17 @@ impl Client {
             why.push("the token is not valid yet: check this machine's clock".to_owned());
         }
         let audience = jwt::texts(claim("aud"));
-        let named = said.and_then(|challenge| challenge.param("resource_metadata").or(challenge.param("realm")));
-        let wrong_audience =
-            param("error_description").is_some_and(|text| text.to_ascii_lowercase().contains("audience"));
-        if !audience.is_empty() {
-            let hint = match (&named, wrong_audience) {
-                (_, true) => "; the API wants another one: set `audience` or `resource`",
-                (Some(_), _) | (None, _) => "",
-            };
-            why.push(format!("it is for the audience {}{hint}", audience.join(" ")));
-        } else if wrong_audience {
-            why.push("the API wants an audience that the token does not name: set `audience` or `resource`".to_owned());
+        let wrong = param("error_description").is_some_and(|text| text.to_ascii_lowercase().contains("audience"));
+        match (audience.is_empty(), wrong) {
+            (false, false) => why.push(format!("it is for the audience {}", audience.join(" "))),
+            (false, true) => why.push(format!(
+                "it is for the audience {}; the API wants another one: set `audience` or `resource`",
+                audience.join(" ")
+            )),
+            (true, true) => {
+                why.push("the API wants an audience that the token does not name: set `audience` or `resource`".into());
+            }
+            (true, false) => {}
         }
         if let Some(wanted) = param("scope") {
             let claimed = jwt::texts(claim("scope").or(claim("scp"))).join(" ");

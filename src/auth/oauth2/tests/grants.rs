@@ -283,12 +283,11 @@ async fn the_key_survives_with_the_refresh_token_and_a_bearer_answer_is_no_bound
     ready(&*setup.build(keys.clone()), &setup.context).await.unwrap();
     setup.clock.advance(101);
     ready(&*setup.build(keys), &setup.context).await.unwrap();
-    let seen = setup.endpoint.seen.lock().unwrap();
     let key = |at: usize| {
-        let proof = seen[at].headers()["dpop"].to_str().unwrap().to_owned();
+        let proof = setup.endpoint.seen.lock().unwrap()[at].headers()["dpop"].to_str().unwrap().to_owned();
         jwt::decode(&Secret::new(proof)).unwrap().0["jwk"].clone()
     };
-    assert!(seen[2].body().starts_with("grant_type=refresh_token"));
+    assert!(setup.endpoint.bodies()[2].starts_with("grant_type=refresh_token"));
     assert_eq!(key(1), key(2), "another process refreshes with the same key");
     let plain = Setup::new(Endpoint::counting());
     let scheme = plain.build(with(robot(), value!({"dpop": true})));
