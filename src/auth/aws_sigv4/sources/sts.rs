@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn entities_are_not_expanded_without_end() {
         let mut text = "<!DOCTYPE a [<!ENTITY a \"aaaaaaaaaa\">".to_owned();
-        for (from, to) in ('a'..'z').zip('b'..='z') {
+        for (from, to) in ('a'..='y').zip('b'..='z') {
             text += &format!("<!ENTITY {to} \"&{from};&{from};&{from};&{from};\">");
         }
         let answer = Response::new(Bytes::from(text + "]><AssumeRoleResponse>&z;</AssumeRoleResponse>"));
