@@ -3,10 +3,10 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use aws_lc_rs::digest;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use futures_util::future::BoxFuture;
 use http::StatusCode;
+use oauth2::{PkceCodeChallenge, PkceCodeVerifier};
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -273,7 +273,10 @@ impl Client {
 /// The challenge of a verifier (RFC 7636 section 4.2).
 pub(super) fn challenge(verifier: &str, method: PkceMethod) -> String {
     match method {
-        PkceMethod::S256 => BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, verifier.as_bytes())),
+        PkceMethod::S256 => {
+            let verifier = PkceCodeVerifier::new(verifier.to_owned());
+            PkceCodeChallenge::from_code_verifier_sha256(&verifier).as_str().to_owned()
+        }
         PkceMethod::Plain | PkceMethod::Off => verifier.to_owned(),
     }
 }
