@@ -11,7 +11,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Limited};
-use hyper::{body::Body, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::{
@@ -27,7 +31,11 @@ use super::{
     tokens::TokenRequest,
     traffic::{self, Asked, Query},
 };
-use crate::{secret::Secret, target::split_authority};
+use crate::{
+    proxy::peer::{Owner, owner},
+    secret::Secret,
+    target::split_authority,
+};
 
 /// Answers requests on the console port.
 #[derive(Clone)]
@@ -70,9 +78,19 @@ impl Router {
         }
     }
 
-    async fn connection(self, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
-        let service = service_fn(|request| async { Ok::<_, Infallible>(self.handle(request).await) });
+        let ends = stream.peer_addr().and_then(|peer| Ok((peer, stream.local_addr()?)));
+        let stranger = !ends.is_ok_and(|(peer, local)| owner(peer, local) != Owner::Other);
+        let service = service_fn(|request: Request<Incoming>| async move {
+            if stranger && !self.answers_strangers(&request) {
+                return Ok::<_, Infallible>(text(
+                    StatusCode::FORBIDDEN,
+                    "this port is for the user who runs the proxy\n",
+                ));
+            }
+            Ok(self.handle(request).await)
+        });
         // A client that breaks off is no concern of ours.
         let _ = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -80,6 +98,12 @@ impl Router {
             .max_buf_size(32 << 10)
             .serve_connection(TokioIo::new(stream), service)
             .await;
+    }
+
+    /// Another user of this machine may ask how the proxy is; for more the token is needed: a one-time address shows in
+    /// the list of processes while the browser is started.
+    fn answers_strangers<B>(&self, request: &Request<B>) -> bool {
+        matches!(request.uri().path(), "/healthz" | "/readyz") || self.knows_token(request.headers())
     }
 
     /// Answers one request.
