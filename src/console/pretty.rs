@@ -88,7 +88,7 @@ pub(super) fn show(body: &Body, headers: &HeaderMap, redactor: &Redactor, limit:
         return Shown::default();
     }
     if body.bytes().is_empty() {
-        return Shown { lines: Vec::new(), summary: format!("{} bytes", thousands(body.total())) };
+        return counted(body);
     }
     let content = content(body, headers, redactor, limit);
     let mut lines = match content.kind {
@@ -106,6 +106,14 @@ pub(super) fn show(body: &Body, headers: &HeaderMap, redactor: &Redactor, limit:
         lines.push(format!("… {why}"));
     }
     Shown { lines, summary: summary(body, &content) }
+}
+
+/// The size of a body, for those who do not show bodies.
+pub(super) fn counted(body: &Body) -> Shown {
+    match body.total() {
+        0 => Shown::default(),
+        total => Shown { lines: Vec::new(), summary: format!("{} bytes", thousands(total)) },
+    }
 }
 
 fn summary(body: &Body, content: &Content) -> String {

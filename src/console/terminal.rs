@@ -300,7 +300,11 @@ impl Viewer<'_> {
     }
 
     fn body(&self, body: &Body, headers: &http::HeaderMap, out: &mut String) {
-        let shown = pretty::show(body, headers, self.redactor, self.body_limit);
+        let shown = match self.level >= Level::Bodies {
+            true => pretty::show(body, headers, self.redactor, self.body_limit),
+            // The store keeps more than is to be shown here.
+            false => pretty::counted(body),
+        };
         if let [line] = shown.lines.as_slice() {
             let _ = writeln!(out, "   {line:<60}  {}", shown.summary);
             return;

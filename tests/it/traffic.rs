@@ -11,7 +11,7 @@ use crate::harness::{
     Client, Origin, Proxy, RawOrigin, TestCa, canary,
     client::post,
     proxy::{self, command},
-    text, within,
+    text, until, within,
 };
 
 /// Runs a command against a running proxy; fails unless it exits with 0.
@@ -243,4 +243,18 @@ async fn a_rule_says_how_much_is_kept() {
     assert!(!details[1].to_string().contains("secret body"));
     assert!(details[2]["request"].is_null() && details[2]["sends"][0]["request"].is_null(), "{}", details[2]);
     assert_eq!(details[2]["response"]["status"], 200);
+}
+
+/// The terminal shows as much as it was asked to, however much is kept for the page.
+#[tokio::test]
+async fn heads_on_the_terminal_bodies_in_the_store() {
+    let origin = Origin::plain_with(|_| text(200, "the answer's body")).await;
+    let at = format!("http://{}", origin.addr);
+    let proxy = proxy::with("version: 1\nproxy: {unmatched: inspect}\nrules: []\n").arg("-v").start().await;
+    Client::new(&proxy).send(post(&format!("{at}/p"), "the request's body")).await;
+    let row = rows(&proxy, &[], 1).await.remove(0);
+    assert_eq!(show(&proxy, &row["id"]).await["sends"][0]["request"]["body"], "the request's body");
+    until("the dump", || proxy.stdout().contains("17 bytes")).await;
+    let shown = proxy.stdout();
+    assert!(shown.contains("POST /p") && !shown.contains("'s body"), "{shown}");
 }
