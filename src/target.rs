@@ -132,7 +132,11 @@ fn plain_name(text: &str) -> Option<Host> {
 }
 
 fn valid_name(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(|label| !label.is_empty() && label.len() <= 63 && !label.starts_with('*'))
+    // What a URI can hold as a host (RFC 3986 section 3.2.2); the URL standard takes more.
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_~!$&'()*+,;=".contains(&byte);
+    name.len() <= 253
+        && name.bytes().all(fits)
+        && name.split('.').all(|label| !label.is_empty() && label.len() <= 63 && !label.starts_with('*'))
 }
 
 /// IPv4-mapped IPv6 addresses are dialled as IPv4, so they are IPv4.
@@ -282,5 +286,13 @@ mod tests {
             assert!(port(bad).is_err(), "{bad}");
         }
         assert_eq!(port("u@a"), Err(TargetError::UserInfo));
+    }
+
+    #[test]
+    fn what_no_uri_can_hold_is_no_host() {
+        for text in ["00x7f.-1x`f.-1", "a`b.example"] {
+            assert_eq!(Host::parse(text), Err(TargetError::BadHost), "{text}");
+        }
+        assert!(Host::parse("a_b.example").is_ok());
     }
 }
