@@ -84,6 +84,17 @@ fn context() -> BuildContext {
     context_with(Arc::new(Via(Endpoint::counting())), Clock::fixed(UNIX_EPOCH, Some("c0ffee".into())))
 }
 
+/// A context, and every secret that masking has heard of.
+fn listening() -> (BuildContext, Arc<Mutex<Vec<String>>>) {
+    let known = Arc::new(Mutex::new(Vec::<String>::new()));
+    let hook = known.clone();
+    let sources = Sources::new(
+        std::time::Duration::from_secs(300),
+        Arc::new(move |secret| hook.lock().unwrap().push(secret.expose().to_owned())),
+    );
+    (BuildContext { sources: Arc::new(sources), ..context() }, known)
+}
+
 fn build(type_name: &str, keys: &Value, context: &BuildContext) -> Arc<dyn AuthScheme> {
     SchemeConfig::from_json(type_name, keys.clone()).unwrap().build("sample", context).unwrap()
 }
@@ -132,13 +143,7 @@ fn unknown_keys_are_refused() {
 #[tokio::test]
 async fn nothing_printed_holds_a_secret_and_masking_hears_of_all() {
     for (type_name, keys) in samples() {
-        let known = Arc::new(Mutex::new(Vec::<String>::new()));
-        let hook = known.clone();
-        let sources = Sources::new(
-            std::time::Duration::from_secs(300),
-            Arc::new(move |secret| hook.lock().unwrap().push(secret.expose().to_owned())),
-        );
-        let context = BuildContext { sources: Arc::new(sources), ..context() };
+        let (context, known) = listening();
         let config = SchemeConfig::from_json(type_name, keys.clone()).unwrap();
         let scheme = config.build("sample", &context).unwrap();
         ready(&*scheme, &context).await.unwrap();

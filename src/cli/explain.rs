@@ -20,7 +20,7 @@ use crate::{
     },
     clock::Clock,
     console::{Redactor, inert},
-    proxy::exchange::{ambiguous_path, make_room},
+    proxy::slots::{ambiguous_path, make_room},
     rules::{Lookup, Rule, RuleSet, explain::Explanation},
     target::Target,
 };

@@ -8,9 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{
-    Extensions, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response,
-};
+use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::timeout;
@@ -22,7 +20,7 @@ use super::{
     delivery::{Ahead, Delivery, Lease, OutBody},
     error::{ErrorId, ProxyError},
     hop, reply,
-    slots::clear_slots,
+    slots::{ambiguous_path, make_room},
     tunnel,
 };
 use crate::{
@@ -108,10 +106,15 @@ struct Prepared {
 }
 
 impl Prepared {
+    /// What the credential needs of the body, after what it has seen so far.
+    fn body_use(&self) -> BodyUse {
+        self.auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use_in(&self.head, &self.round))
+    }
+
     /// The head for one send. A request that is hardly ever sent twice gives its own away and keeps a copy without its
     /// extensions: these hold the letter case of the field names, which is most of what a copy costs.
-    fn head_for_send(&mut self) -> request::Parts {
-        if self.auth.as_ref().is_some_and(|auth| auth.body_use_in(&self.head, &self.round) != BodyUse::Pass) {
+    fn head_for_send(&mut self, expects_another: bool) -> request::Parts {
+        if expects_another {
             return self.head.clone();
         }
         let copy = copy(&self.head);
@@ -170,7 +173,7 @@ impl<'a> Exchange<'a> {
                     }
                 }
             }
-            if prepared.auth.as_ref().is_some_and(|auth| auth.body_use(&prepared.head) == BodyUse::Whole) {
+            if prepared.body_use() == BodyUse::Whole {
                 prepared.body.gather().await;
             }
         }
@@ -307,12 +310,11 @@ impl<'a> Exchange<'a> {
         let mut fresh = false;
         loop {
             let (mut link, state) = self.lease(prepared, fresh).await?;
-            let mut head = prepared.head_for_send();
+            let judges = prepared.body_use() != BodyUse::Pass;
+            let mut head = prepared.head_for_send(judges);
             let (trace, plan) = self.apply(prepared, &mut head, &link, state)?;
             head.version = link.version();
             let record = self.record(&link, &head, trace);
-            let round = &prepared.round;
-            let judges = prepared.auth.as_ref().is_some_and(|auth| auth.body_use_in(&head, round) != BodyUse::Pass);
             let sent = judges.then(|| copy(&head));
             let withheld = matches!(plan, BodyPlan::Withheld);
             let gate = self.gate(prepared, &mut head, &link, first && !withheld);
@@ -480,7 +482,7 @@ impl<'a> Exchange<'a> {
                 }
                 Some(Err(error)) => {
                     let unsent = error.unsent.map(|request| request.into_parts().0.extensions);
-                    return Ok(Err(Failed { why: describe(&error.error), unsent }));
+                    return Ok(Err(Failed { why: upstream::describe(&error.error), unsent }));
                 }
                 None if !was_sent => {}
                 None => {
@@ -660,69 +662,4 @@ fn recorded(response: Response<Answer>, record: &SendRecording) -> Response<Answ
     let (head, body) = response.into_parts();
     record.reply(&head);
     Response::from_parts(head, body)
-}
-
-/// Why a path is refused that servers read in more than one way.
-pub fn ambiguous_path(rule: &Rule) -> String {
-    format!(
-        "the path can be read in two ways (an escaped slash or percent sign, a backslash, `//` or `..;`), and rule `{}` \
-         fits one of them only; send the plain path, or let the rule's `path` say `%2F` or end in `**`",
-        rule.name
-    )
-}
-
-/// What went wrong, with its causes.
-fn describe(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// Makes a head ready for its credential: cookies in one field, the rule's edits, the slots empty, a `Host`. Gives the
-/// credential back unless the client's own value is to stay.
-///
-/// # Errors
-/// A value of the client that the rule does not allow.
-pub fn make_room(
-    head: &mut request::Parts,
-    target: &Target,
-    rule: Option<&Rule>,
-    auth: Option<Arc<dyn AuthScheme>>,
-    round: &mut Round,
-    recording: Option<&Recording>,
-) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
-    if head.version == Version::HTTP_2 {
-        hop::join_cookies(&mut head.headers);
-    }
-    if let Some(rule) = rule {
-        edit_headers(head, rule);
-    }
-    if let Some(auth) = &auth {
-        auth.observe(head, round);
-    }
-    let auth = match (rule, auth) {
-        (Some(rule), Some(auth)) => clear_slots(head, auth.as_ref(), rule.existing, recording)?.then_some(auth),
-        (_, auth) => auth,
-    };
-    // A request of HTTP/2 or HTTP/1.0 may come without; an origin of HTTP/1 needs it.
-    if !head.headers.contains_key(header::HOST) {
-        let host = HeaderValue::from_str(&target.authority())
-            .map_err(|_| ProxyError::new(ErrorId::BadRequest, "the host cannot stand in a header"))?;
-        head.headers.insert(header::HOST, host);
-    }
-    Ok(auth)
-}
-
-fn edit_headers(head: &mut request::Parts, rule: &Rule) {
-    for name in &rule.remove_headers {
-        head.headers.remove(name);
-    }
-    for (name, value) in &rule.set_headers {
-        let name: &HeaderName = name;
-        head.headers.insert(name.clone(), value.clone());
-    }
 }

@@ -167,7 +167,7 @@ fn cannot_connect(error: &LinkError) -> FetchError {
 }
 
 /// An error with its causes; hyper's own text names only the outermost.
-fn describe(error: &dyn std::error::Error) -> String {
+pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

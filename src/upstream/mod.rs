@@ -25,6 +25,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 pub use dial::{is_refusal, refusal};
+pub use fetch::describe;
 use http::Version;
 pub use link::{Link, SendError};
 pub use parent::{came_from_us, pseudonym};

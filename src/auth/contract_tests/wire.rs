@@ -125,13 +125,7 @@ async fn with_a_body_too_two_fresh_copies_agree_and_a_second_send_is_possible() 
 #[tokio::test]
 async fn what_was_signed_is_told_and_holds_no_secret_that_masking_does_not_know() {
     for (type_name, keys) in all() {
-        let known = Arc::new(Mutex::new(Vec::<String>::new()));
-        let hook = known.clone();
-        let sources = Sources::new(
-            std::time::Duration::from_secs(300),
-            Arc::new(move |secret| hook.lock().unwrap().push(secret.expose().to_owned())),
-        );
-        let context = BuildContext { sources: Arc::new(sources), ..context() };
+        let (context, known) = listening();
         let Sent { scheme, trace, .. } = send(type_name, &keys, &context).await.unwrap();
         let texts: Vec<_> = trace.canonical.iter().map(|(_, _, text)| text).collect();
         assert!(
