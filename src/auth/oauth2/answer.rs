@@ -95,12 +95,6 @@ pub(super) fn object(response: &Response<Bytes>, now: SystemTime) -> Result<Map<
 /// Tokens out of the members of an answer, or of the fragment of an implicit login.
 pub(super) fn from_members(members: &Map<String, Value>, shown: &str) -> Result<Answer, String> {
     let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    // Better refused here than kept and useless (RFC 6749 appendix A.12 allows visible characters only).
-    if let Some(name) = ["access_token", "id_token"].into_iter().find(|name| text(name).is_some_and(has_control)) {
-        return Err(format!(
-            "its answer ({shown}) holds an {name} with a control character, which no header can carry"
-        ));
-    }
     let id_token = text("id_token").map(Secret::new);
     // An implicit login may ask for an ID token alone.
     let access_token = match (text("access_token"), members.contains_key(ID_TOKEN_ALONE)) {
@@ -116,10 +110,6 @@ pub(super) fn from_members(members: &Map<String, Value>, shown: &str) -> Result<
         id_token,
         scope: text("scope").map(plain),
     })
-}
-
-fn has_control(text: &str) -> bool {
-    text.bytes().any(|byte| byte.is_ascii_control())
 }
 
 /// JSON, or a form as some old servers send it, under whatever type.
