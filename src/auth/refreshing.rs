@@ -289,6 +289,11 @@ impl<T> Inner<T> {
             }
             // Nothing was asked of a server, so there is nothing to go easy on.
             Err(error) if error.kind == AuthErrorKind::LoginNeeded => Err(error),
+            // Nor here, and the store has limits of its own; once it is back there is no time to lose.
+            Err(error) if error.kind == AuthErrorKind::TokenStore => {
+                state.pause = Some((Instant::now() + STORE_PAUSE, error.clone()));
+                Err(error)
+            }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
                 let pause = self.pause(state.failures, error.retry_after);
@@ -354,6 +359,8 @@ impl<T> fmt::Debug for Refreshing<T> {
 
 /// How long before its end a value is renewed, at most.
 const MARGIN: Duration = Duration::from_secs(60);
+/// The pause after a failure of the token store.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 const MAX_ASKED: u64 = 300;
 /// The time between two fetches that a refusal may cause.
