@@ -43,6 +43,7 @@ impl ControlState for Core {
             "generation": reload.generation,
             "in_force_since": rfc3339(reload.since),
             "reload_error": reload.failure.map(|failure| failure.message),
+            "token_store": json!({ "kind": self.first.tokens.store.name(), "trouble": self.desk.tokens.trouble() }),
             "connections": self.proxy.tasks.len(),
             "logins": self.desk.logins.open().iter().map(|pending| pending_json(pending)).collect::<Vec<_>>(),
             "idle_upstream_connections": self.proxy.upstream.idle_connections(),

@@ -257,7 +257,8 @@ fn redis(node: &Node) -> Result<TokenStoreConfig, Vec<Diagnostic>> {
     let raw: RawRedis = from_node(node)?;
     let mut errors = Vec::new();
     if !cfg!(feature = "redis") {
-        errors.push(Diagnostic::error("this build has no Redis").help("build with the feature `redis`").at(&node.place));
+        errors
+            .push(Diagnostic::error("this build has no Redis").help("build with the feature `redis`").at(&node.place));
     }
     #[cfg(feature = "redis")]
     if let Some(url) = raw.url.value.as_literal()

@@ -234,6 +234,18 @@ pub enum TokenStoreConfig {
     Redis(Box<RedisConfig>),
 }
 
+impl TokenStoreConfig {
+    /// The word for it in a configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::File => "file",
+            Self::Keyring => "keyring",
+            Self::Redis(_) => "redis",
+        }
+    }
+}
+
 /// `tokens.store.redis`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RedisConfig {

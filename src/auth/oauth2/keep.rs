@@ -174,6 +174,7 @@ impl Client {
                 return if self.must_store() { Err(self.store_error(&error)) } else { Ok(None) };
             }
         }
+        tracing::debug!(credential = %self.credential, generation = held.generation, "a refresh token is spent");
         let sent = self.context.clock.now();
         match self.ask(facts, &Ask::Refresh(&refresh), key.as_ref()).await {
             Ok(answer) => {

@@ -41,7 +41,9 @@ impl Address {
             _ => return Err(format!("the scheme is none of Redis; {FORMS}")),
         };
         if rest.contains(['?', '#']) {
-            return Err("the URL has a query or a fragment; percent-encode `?` and `#` in a password as %3F and %23".into());
+            return Err(
+                "the URL has a query or a fragment; percent-encode `?` and `#` in a password as %3F and %23".into()
+            );
         }
         let (user, rest) = rest.rsplit_once('@').map_or((None, rest), |(user, rest)| (Some(user), rest));
         let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -62,7 +64,9 @@ impl Address {
         };
         let db = match db {
             "" => 0,
-            db => db.parse().ok().filter(|db| *db >= 0).ok_or("the path of the URL must be the number of a database")?,
+            db => {
+                db.parse().ok().filter(|db| *db >= 0).ok_or("the path of the URL must be the number of a database")?
+            }
         };
         let (username, password) = match user {
             None => (None, None),
@@ -73,7 +77,9 @@ impl Address {
             }
         };
         if username.is_some() && password.is_none() {
-            return Err("the URL has a user and no password; a password alone is written `redis://:password@host`".into());
+            return Err(
+                "the URL has a user and no password; a password alone is written `redis://:password@host`".into()
+            );
         }
         Ok(Self { kind, tls, nodes, username, password, db })
     }
@@ -114,7 +120,8 @@ fn node(text: &str, port: u16) -> Result<(String, u16), String> {
 }
 
 fn decoded(text: &str) -> Result<String, String> {
-    let text = percent_decode_str(text).decode_utf8().map_err(|_| "the URL holds bytes that are not UTF-8".to_owned())?;
+    let text =
+        percent_decode_str(text).decode_utf8().map_err(|_| "the URL holds bytes that are not UTF-8".to_owned())?;
     Ok(text.into_owned())
 }
 

@@ -41,7 +41,8 @@ impl From<RedisError> for Fault {
     fn from(error: RedisError) -> Self {
         let detail = error.detail().unwrap_or_default().to_owned();
         let server = |what: &str| format!("{what} ({})", detail.trim());
-        let fault = |text: String, brief, reconnect, passing| Self { text, brief, reconnect, passing, unknown_user: false };
+        let fault =
+            |text: String, brief, reconnect, passing| Self { text, brief, reconnect, passing, unknown_user: false };
         match (error.kind(), error.code().unwrap_or_default()) {
             (ErrorKind::Server(ServerErrorKind::BusyLoading), _) => {
                 fault("it is still loading its data; it answers when it is done".into(), true, false, true)
@@ -62,12 +63,19 @@ impl From<RedisError> for Fault {
             (ErrorKind::ClusterConnectionNotFound, _) => {
                 fault("no node of the cluster answers".into(), true, true, true)
             }
-            (ErrorKind::Server(ServerErrorKind::NoPerm), _) => fault(
-                server("the user of the URL may not do this; docs/tokens.md says what its ACL has to allow"),
-                false,
-                false,
-                false,
-            ),
+            // A script is told in other words than a command.
+            (ErrorKind::Server(kind), _)
+                if kind == ServerErrorKind::NoPerm
+                    || detail.contains("ACL failure")
+                    || detail.contains("can't run this command") =>
+            {
+                fault(
+                    server("the user of the URL may not do this; docs/tokens.md says what its ACL has to allow"),
+                    false,
+                    false,
+                    false,
+                )
+            }
             (_, "NOAUTH" | "WRONGPASS") | (ErrorKind::AuthenticationFailed, _) => Self {
                 unknown_user: true,
                 ..Self::lasting("it refuses the user and password of `tokens.store.redis.url`, or wants some")

@@ -38,7 +38,8 @@ impl RedisStore {
     pub(super) async fn lease(&self, key: &str) -> Result<StoreLock, StoreError> {
         let names = self.names(key);
         let started = Instant::now();
-        let queue = self.0.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(names.hash.clone()).or_default().clone();
+        let queue =
+            self.0.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(names.hash.clone()).or_default().clone();
         let turn = tokio::time::timeout(WAIT, queue.lock_owned()).await;
         let turn = turn.map_err(|_| StoreError::Locked(key.to_owned()))?;
         self.0.link.survey(&names.record).await?;

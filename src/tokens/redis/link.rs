@@ -57,7 +57,12 @@ impl ConnectionLike for Connection {
         }
     }
 
-    fn req_packed_commands<'a>(&'a mut self, pipeline: &'a Pipeline, offset: usize, count: usize) -> RedisFuture<'a, Vec<Value>> {
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
         match self {
             Self::Single(one) => one.req_packed_commands(pipeline, offset, count),
             Self::Cluster(one) => one.req_packed_commands(pipeline, offset, count),
@@ -200,7 +205,9 @@ impl Link {
                 folder.prepare().map_err(|error| error.to_string())?;
                 MasterKey::find(folder.path(), &keys).map_err(|error| error.to_string())
             };
-            tokio::task::spawn_blocking(find).await.unwrap_or_else(|_| Err("the search for the key broke off".to_owned()))
+            tokio::task::spawn_blocking(find)
+                .await
+                .unwrap_or_else(|_| Err("the search for the key broke off".to_owned()))
         });
         found.await.map_err(StoreError::Unavailable)
     }
@@ -232,10 +239,13 @@ impl Link {
                         return Ok(done);
                     }
                     failed => {
-                        let fault = failed.map_or_else(|_| Fault::timeout(), |result| match result {
-                            Err(fault) => fault,
-                            Ok(_) => Fault::timeout(),
-                        });
+                        let fault = failed.map_or_else(
+                            |_| Fault::timeout(),
+                            |result| match result {
+                                Err(fault) => fault,
+                                Ok(_) => Fault::timeout(),
+                            },
+                        );
                         if fault.reconnect {
                             self.drop_connection(number).await;
                         }
@@ -354,7 +364,8 @@ impl Link {
             .set_push_sender(self.push_sender());
         match &address.kind {
             Kind::Single => {
-                let info = address.infos()?.into_iter().next().ok_or_else(|| Fault::lasting("the URL names no host"))?;
+                let info =
+                    address.infos()?.into_iter().next().ok_or_else(|| Fault::lasting("the URL names no host"))?;
                 let client = match &certificates {
                     Some(certificates) => Client::build_with_tls(info, certificates.clone())?,
                     None => Client::open(info)?,
@@ -534,7 +545,9 @@ mod tests {
         let said = "# Memory\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n# Replication\r\nconnected_slaves:2\r\n";
         let survey = Survey::read(said);
         assert_eq!(survey, Survey { replicas: 2, policy: "allkeys-lru".into() });
-        assert!(matches!(survey.check().unwrap_err().at("r"), StoreError::Unavailable(why) if why.contains("noeviction")));
+        assert!(
+            matches!(survey.check().unwrap_err().at("r"), StoreError::Unavailable(why) if why.contains("noeviction"))
+        );
         for fine in ["noeviction", "volatile-lru", ""] {
             assert!(Survey { replicas: 0, policy: fine.into() }.check().is_ok());
         }

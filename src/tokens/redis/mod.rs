@@ -134,7 +134,8 @@ impl RedisStore {
     /// Puts back what the server has lost.
     async fn restore(&self) {
         let prefix = self.0.link.prefix().to_owned();
-        let known: Vec<String> = self.seen().iter().filter(|(_, seen)| seen.newest.is_some()).map(|(hash, _)| hash.clone()).collect();
+        let known: Vec<String> =
+            self.seen().iter().filter(|(_, seen)| seen.newest.is_some()).map(|(hash, _)| hash.clone()).collect();
         for hash in known {
             // A failure is told by whoever uses the store next.
             let _ = self.current(&Names::of_hash(&prefix, hash)).await;
@@ -173,7 +174,10 @@ impl RedisStore {
             };
             let replaces = newest.generation;
             if self.write(names, newest.clone(), replaces, ancestors, None).await? == Written::Done {
-                tracing::warn!(generation = newest.generation, "Redis had lost the newest tokens; they are stored again");
+                tracing::warn!(
+                    generation = newest.generation,
+                    "Redis had lost the newest tokens; they are stored again"
+                );
                 return Ok(Some(newest));
             }
         }
