@@ -28,6 +28,9 @@ use super::{
     peer::{self, Owner},
 };
 
+/// How long an ended connection waits for the next byte of a client that had not yet sent its whole request.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Accepts connections until the proxy is closing.
 pub async fn accept(proxy: Arc<Proxy>, listener: TcpListener) {
     let permits = Arc::new(Semaphore::new(proxy.snapshot().settings.limits.connections));
@@ -96,7 +99,7 @@ async fn overloaded(mut socket: TcpStream) {
 fn deadlines(conn: &Connection) -> (usize, Deadlines) {
     let snapshot = conn.proxy.snapshot();
     let limits = &snapshot.settings.limits;
-    (limits.head_bytes, Deadlines { head: limits.header_timeout, idle: limits.idle_timeout })
+    (limits.head_bytes, Deadlines { head: limits.header_timeout, idle: limits.idle_timeout, linger: LINGER })
 }
 
 /// Serves HTTP/1 until the client or the proxy ends it.

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::harness::{Client, Origin, Proxy, RawConn, RawOrigin, TestCa, client::post, proxy, raw::OK, until, within};
 
 fn rule(origin: &Origin, token: &str) -> String {
@@ -193,6 +195,16 @@ async fn configured_limits_hold() {
     let answer = client.send(post(&origin.url("/"), vec![b'x'; 200_000])).await;
     answer.is_problem(413, "body-too-large");
     assert_eq!(origin.hits(), 0);
+
+    // A client that sends on, and reads only when all is sent, still finds the answer.
+    let mut conn = client.raw().await;
+    let length = 8 << 20;
+    conn.send(format!("POST http://{addr}/ HTTP/1.1\r\nHost: {addr}\r\nContent-Length: {length}\r\n\r\n")).await;
+    let mut stream = conn.into_stream();
+    within("all of the body", stream.write_all(&vec![b'x'; length])).await.expect("it is read to its end");
+    let mut answer = Vec::new();
+    within("the answer", stream.read_to_end(&mut answer)).await.expect("no reset");
+    assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
 
     // A head that never ends, and a connection that says nothing.
     for start in ["GET http://", ""] {
