@@ -65,6 +65,11 @@ impl Shared {
         Running { shared: Arc::clone(self), offered: false }
     }
 
+    /// Whether an exchange runs or an answer is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.running.load(Ordering::Relaxed) > 0 || self.offered.load(Ordering::Relaxed) > 0
+    }
+
     /// Queues an interim answer (1xx) in front of the answer to the current request. HTTP/1 only.
     pub fn interim(&self, bytes: &[u8]) {
         self.interim.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);

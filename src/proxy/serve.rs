@@ -167,7 +167,14 @@ where
         ended = &mut serving => ended,
         () = conn.proxy.closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            // A client has to answer before its connection is over. One that is silent and waits for nothing is left.
+            loop {
+                match timeout(LINGER, serving.as_mut()).await {
+                    Ok(ended) => break ended,
+                    Err(_) if conn.shared.is_busy() => {}
+                    Err(_) => break Ok(()),
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -172,6 +172,22 @@ async fn sigterm_lets_running_exchanges_finish() {
 }
 
 #[tokio::test]
+async fn a_silent_http2_client_does_not_hold_up_the_end() {
+    let ca = TestCa::new();
+    let origin = Origin::tls(ca.server(&["h2", "http/1.1"])).await;
+    let proxy = proxy::with(rule(&origin, "t")).trusting(&ca).start().await;
+    let mut silent = Client::new(&proxy).raw_tls(origin.addr.to_string().as_str()).await;
+    silent.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    // The server's own settings: it is HTTP/2 from here on.
+    assert!(!silent.read_until(b"\x04\0\0\0\0\0").await.is_empty());
+    let began = std::time::Instant::now();
+    proxy.terminate();
+    assert_eq!(proxy.wait(), Some(0));
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(9), "{took:?}: the whole of the grace");
+}
+
+#[tokio::test]
 async fn configured_limits_hold() {
     let origin = Origin::plain().await;
     let config = format!(
