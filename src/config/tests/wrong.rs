@@ -192,13 +192,13 @@ fn listening_beyond_loopback_needs_clients() {
 #[test]
 fn the_proxy_itself() {
     says(
-        "proxy:\n  upstream: {url: \"http://user:hunter2@proxy:3128\"}\n  connect_ports: [0]\n  deny_addresses: [10.0.0.0/33]\n  limits: {idle_timeout: 0}\ntokens: {store: {redis: {url: \"rediss://r\"}}}\nversion: 2\n",
+        "proxy:\n  upstream: {url: \"http://user:hunter2@proxy:3128\"}\n  connect_ports: [0]\n  deny_addresses: [10.0.0.0/33]\n  limits: {idle_timeout: 0}\ntokens: {store: {redis: {url: \"rediss://u:hunter2@r:x\"}}}\nversion: 2\n",
         &[
             "2:19 the URL of the parent proxy holds a user or password | give them as a credential: `upstream: {url: ..., auth: {type: basic, username: ..., password: ...}}`",
             "3:18 `connect_ports` is `any` or a list of ports, such as `[443, 8443]`",
             "4:20 `10.0.0.0/33` is neither an address nor a network | write an address, or a network such as `10.0.0.0/8`",
             "5:26 this time must be longer than 0",
-            "6:18 a token store in Redis is not available in this version | use `auto`, `file` or `keyring`",
+            "6:31 a host of the URL is not `host` or `host:port`; write `rediss://user:password@host:6379/0`, `rediss+sentinel://host1,host2/mymaster/0` or `rediss+cluster://host1,host2` (`redis` without TLS)",
             "7:10 this is version 2 of the format; only version 1 is known | use a newer Countersign, or write `version: 1`",
         ],
     );
