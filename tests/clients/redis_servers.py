@@ -72,16 +72,22 @@ class Redis:
                             "--repl-diskless-sync-delay", "0", *self.options]
         self.start()
 
-    def start(self):
+    def start(self, loading=False):
+        """Waits until it answers; if it may be `loading`, until it says so."""
         log = open(self.folder / "log", "ab")
         self.process = subprocess.Popen([self.program, *self.options], env=CLEAN, stdin=subprocess.DEVNULL, stdout=log,
                                         stderr=log)
         log.close()
         start = time.monotonic()
         while True:
-            with contextlib.suppress(OSError, Gone):
+            try:
                 self.ask("PING")
                 return self
+            except OSError:
+                pass
+            except Gone as error:
+                if loading and "LOADING" in str(error):
+                    return self
             assert self.process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() - start < DEADLINE, "redis does not start"
             time.sleep(0.02)
@@ -140,7 +146,7 @@ class Relay:
     def __init__(self, port):
         self.to, self.connections, self.lock = port, [], threading.Lock()
         self.stop_at, self.before = None, True
-        self.reached, self.go = threading.Event(), threading.Event()
+        self.reached, self.go, self.lost = threading.Event(), threading.Event(), False
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         self.counts = {}
@@ -157,6 +163,11 @@ class Relay:
         with self.lock:
             self.stop_at = None
         self.go.set()
+
+    def lose(self):
+        """What is held never arrives, as if it had not been sent."""
+        self.lost = True
+        self.release()
 
     def accept(self):
         with contextlib.suppress(OSError):
@@ -186,6 +197,8 @@ class Relay:
                 if stop and self.before:
                     self.reached.set()
                     self.go.wait(DEADLINE)
+                    if self.lost:
+                        break
                 if stop and not self.before:
                     held.set()
                 server.sendall(data)

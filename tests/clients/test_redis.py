@@ -2,6 +2,7 @@
 once. Every fault is made to happen at a chosen point of a refresh, and every test looks at what is left in Redis."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import re
@@ -19,8 +20,8 @@ from redis_servers import ACQUIRE, RELEASE, WRITE, Idp, Redis, Relay, Wire, key
 
 pytestmark = pytest.mark.usefixtures("_installed")
 
-# A lease lasts 10 s, its heir waits 2 s more; a failing store is given up on after some 5 s.
-HEIR, GIVEN_UP = 20, 15
+# A lease lasts 10 s, its heir waits 4 s more; a failing store is given up on after some 5 s.
+HEIR, GIVEN_UP = 25, 15
 
 
 @pytest.fixture
@@ -261,7 +262,7 @@ class Loading(Fault):
         self.redis.ask("DEBUG", "POPULATE", "120", "filler", "100")
         self.redis.ask("SAVE")
         self.redis.kill()
-        self.redis.start()
+        self.redis.start(loading=True)
         with pytest.raises(Exception, match="LOADING"):
             self.redis.ask("GET", "x")
 
@@ -315,8 +316,7 @@ def survives(stage, fault, point):
             if isinstance(fault, (ReadOnly, Full, Evicting)):
                 # The other host cannot refresh, and says why. If the write was first, it need not.
                 other, said = stage.two.ask()
-                assert other == 200 if stage.idp.calls == stage.base and False else other in (200, 502, 503), said
-                assert other == 200 or fault.text in said, said
+                assert other == 200 or other in (502, 503) and fault.text in said, said
             fault.end()
         stage.one.works()
         stage.two.works()
@@ -349,7 +349,7 @@ def heir(stage, point):
         stage.one.kill()
         with pytest.raises(requests.RequestException):
             asking.result(DEADLINE)
-        stage.relay.release()
+        stage.relay.lose()
     if point == "after the answer of the server":
         # The only window: the server has given what nobody has stored.
         status, text = stage.two.ask()
@@ -399,10 +399,11 @@ def test_a_stale_generation_is_never_written_back(tmp_path, closing, hosts):
         stage.one.signal(signal.SIGSTOP)
         assert stage.two.works(HEIR) == []
         newest, generation = stage.idp.newest, stage.redis.generation()
-        stage.one.signal(signal.SIGCONT)
         stage.relay.release()
+        stage.one.signal(signal.SIGCONT)
         status, text = late.result(DEADLINE)
-    assert status == 200, text
+    assert status == 200 or status == 503 and "did not answer in time" in text, text
+    assert stage.one.works(GIVEN_UP) == [] or status == 503
     assert (stage.idp.calls, stage.idp.reused, stage.idp.newest) == (stage.base + 1, 0, newest)
     assert stage.redis.generation() == generation
 
@@ -571,7 +572,12 @@ class Sentinels:
 
     def fail_over(self):
         self.primary.kill()
-        until(lambda: self.replica.info("role") == "master", "a failover")
+        until(self.is_over, "a failover")
+
+    def is_over(self):
+        """Servers drop their connections when they change their role."""
+        with contextlib.suppress(OSError):
+            return self.replica.info("role") == "master"
 
 
 @pytest.mark.parametrize("point", list(POINTS))
@@ -598,13 +604,14 @@ def test_a_failover_by_sentinels_at_each_point_of_a_refresh(tmp_path, closing, h
 
 
 def test_a_cluster_of_three(tmp_path, closing, hosts):
-    nodes = [closing(Redis(tmp_path / f"node{at}", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"))
-             for at in range(3)]
+    buses = [free_port() for _ in range(3)]
+    nodes = [closing(Redis(tmp_path / f"node{at}", "--cluster-enabled", "yes", "--cluster-node-timeout", "2000",
+                           "--cluster-port", bus)) for at, bus in enumerate(buses)]
     for at, node in enumerate(nodes):
         node.ask("CLUSTER", "ADDSLOTSRANGE", at * 16384 // 3, (at + 1) * 16384 // 3 - 1)
         node.ask("CONFIG", "SET", "cluster-announce-ip", "127.0.0.1")
         if at:
-            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port)
+            nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", node.port, buses[at])
     for node in nodes:
         until(lambda: b"cluster_state:ok" in node.ask("CLUSTER", "INFO"), "the cluster")
         until(lambda: b"cluster_known_nodes:3" in node.ask("CLUSTER", "INFO"), "the cluster")

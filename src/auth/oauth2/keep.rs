@@ -528,16 +528,17 @@ impl Held<'_> {
         self.owner.keep(stored);
     }
 
-    /// Goes on trying to store a generation, until it is there or somebody else has stored another one.
-    fn store_later(&self, stored: Stored, replaces: u64) {
-        let Some(fence) = self.lock.as_ref().map(|lock| lock.fence) else { return };
+    /// Goes on trying to store a generation, until it is there or somebody else has stored another one. The lock is kept
+    /// that long: whoever got it now would spend what is spent.
+    fn store_later(&mut self, stored: Stored, replaces: u64) {
+        let Some(lock) = self.lock.take() else { return };
         let (tokens, key) = (self.client.context.tokens.clone(), self.key.clone());
         let credential = self.client.credential.clone();
         let work = async move {
             let mut pause = FIRST_PAUSE;
             loop {
                 tokio::time::sleep(pause).await;
-                match tokens.save(&key, &stored, replaces, fence).await {
+                match tokens.save(&key, &stored, replaces, lock.fence).await {
                     Ok(()) => return tracing::info!(%credential, "the new tokens are stored now"),
                     Err(error) if error.is_overtaken() => {
                         return tracing::warn!(%credential, %error, "newer tokens are stored than those kept in memory");
@@ -552,7 +553,7 @@ impl Held<'_> {
 
 /// Pauses between attempts to store what could not be stored.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 fn sha256(text: &str) -> [u8; 32] {
     let mut hash = [0; 32];

@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    pin::pin,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -40,8 +41,7 @@ impl RedisStore {
         let started = Instant::now();
         let queue =
             self.0.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(names.hash.clone()).or_default().clone();
-        let turn = tokio::time::timeout(WAIT, queue.lock_owned()).await;
-        let turn = turn.map_err(|_| StoreError::Locked(key.to_owned()))?;
+        let turn = self.turn(queue, key, started).await?;
         self.0.link.survey(&names.record).await?;
         let mut news = self.0.link.news();
         let token = random()?;
@@ -59,6 +59,26 @@ impl RedisStore {
             self.be_patient(&lease.names, generation, &mut news).await?;
         }
         Ok(StoreLock::new(fence, lease))
+    }
+
+    /// Waits for the other tasks of this process; not for long if what they wait for is Redis itself.
+    async fn turn(
+        &self,
+        queue: Arc<tokio::sync::Mutex<()>>,
+        key: &str,
+        started: Instant,
+    ) -> Result<OwnedMutexGuard<()>, StoreError> {
+        let mut turn = pin!(queue.lock_owned());
+        loop {
+            if let Ok(turn) = tokio::time::timeout(POLL, &mut turn).await {
+                return Ok(turn);
+            }
+            match self.0.link.trouble() {
+                Some(trouble) if started.elapsed() > BUDGET => return Err(StoreError::Down(trouble)),
+                _ if started.elapsed() > WAIT => return Err(StoreError::Locked(key.to_owned())),
+                _ => {}
+            }
+        }
     }
 
     async fn ask(&self, names: &Names, token: &str) -> Result<Asked, StoreError> {
@@ -168,5 +188,5 @@ const LIFE: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(30);
 /// Who waits looks this often, news or not.
 const POLL: Duration = Duration::from_millis(250);
-/// What a holder whose lease ran out is still waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What a holder whose lease ran out is still waited for: the time that it may need to connect again, and to notice.
+const PATIENCE: Duration = Duration::from_secs(4);
