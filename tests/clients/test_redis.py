@@ -656,7 +656,7 @@ def race(idp, hosts, tasks, generations):
             asked[0] += 1
             if answer.status_code != 200:
                 failed.append((answer.status_code, answer.text))
-            time.sleep(0.02)  # leaves the processor to the proxies
+            time.sleep(len(hosts) * tasks / 3000)  # leaves the processor to the proxies
 
     threads = [threading.Thread(target=work, args=(host,)) for host in hosts for _ in range(tasks)]
     for thread in threads:

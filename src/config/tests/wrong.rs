@@ -207,6 +207,20 @@ fn the_proxy_itself() {
 }
 
 #[test]
+#[cfg(feature = "redis")]
+fn a_store_in_redis() {
+    let form = "write `store: {redis: {url: \"rediss://user:${env:REDIS_PASSWORD}@host:6379/0\"}}`";
+    says("tokens: {store: redis}\n", &[&format!("1:17 a store in Redis needs its address | {form}")]);
+    says(
+        "tokens: {store: {redis: {url: \"redis://r\", cert: c.pem, prefix: \"a b\"}}}\n",
+        &[
+            "1:25 `cert` and `key` come together",
+            "1:65 the prefix has 1 to 64 letters, digits, `-`, `_`, `.`, `:` and `/`",
+        ],
+    );
+}
+
+#[test]
 fn rules() {
     says(
         "rules:\n  - host: a.example\n    methods: [\"GE T\"]\n    headers: {set: {Content-Length: 5, x: 1, X: 2}, remove: [\"a b\"]}\n    tls: {ca_only: true}\n    path: \"\"\n  -\n",

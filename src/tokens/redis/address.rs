@@ -3,6 +3,8 @@
 //! There is no standard for several hosts in one URL; the form here is the one that most client libraries take. Messages
 //! never repeat the text, which may hold a password.
 
+use std::net::IpAddr;
+
 use percent_encoding::percent_decode_str;
 
 use crate::secret::Secret;
@@ -84,6 +86,12 @@ impl Address {
         Ok(Self { kind, tls, nodes, username, password, db })
     }
 
+    /// True if nothing leaves this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        let local = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        self.nodes.iter().all(|(host, _)| local(host))
+    }
+
     /// Hosts and ports, for messages.
     pub(super) fn shown(&self) -> String {
         let hosts = self.nodes.iter().map(|(host, port)| match host.contains(':') {
@@ -139,6 +147,7 @@ mod tests {
         assert_eq!(one.nodes, [("redis.example".to_owned(), 6380)]);
         assert_eq!((one.username.as_deref(), one.password), (Some("ann"), Some(Secret::new("p@ss"))));
         let one = Address::parse("redis://:pw@[::1]").unwrap();
+        assert!(one.is_loopback() && !Address::parse("redis+cluster://127.0.0.1,redis.example").unwrap().is_loopback());
         assert_eq!((one.shown().as_str(), one.username, one.password), ("[::1]:6379", None, Some(Secret::new("pw"))));
         let one = Address::parse("redis+sentinel://a,b:7/main/2").unwrap();
         assert_eq!((one.kind.clone(), one.db), (Kind::Sentinel("main".into()), 2));

@@ -5,7 +5,10 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -155,6 +158,8 @@ pub(super) struct Link {
     pub(super) gone: Arc<Notify>,
     place: Mutex<String>,
     trouble: Mutex<Option<String>>,
+    /// It was said that the password can be seen.
+    warned: AtomicBool,
 }
 
 #[derive(Default)]
@@ -180,6 +185,7 @@ impl Link {
             gone: Arc::default(),
             place: Mutex::new("tokens.store.redis.url".to_owned()),
             trouble: Mutex::default(),
+            warned: AtomicBool::new(false),
         }
     }
 
@@ -298,7 +304,11 @@ impl Link {
 
     /// Makes a connection if there is none.
     pub(super) async fn reconnect(&self) -> bool {
-        self.key().await.is_ok() && self.connection().await.is_ok()
+        let works = self.key().await.is_ok() && self.connection().await.is_ok();
+        if works {
+            self.well();
+        }
+        works
     }
 
     async fn connection(&self) -> Result<(u64, Connection), Fault> {
@@ -346,6 +356,12 @@ impl Link {
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = address.shown();
         if let Some(password) = &address.password {
             self.sources.learn(password);
+            if !address.tls && !address.is_loopback() && !self.warned.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "the password of Redis at {} goes over the network in the open; use `rediss` in its URL",
+                    address.shown()
+                );
+            }
         }
         let mut connection = self.open(&address).await?;
         if let Err(error) = connection.subscribe(&records::channel(self.prefix())).await {
