@@ -134,7 +134,7 @@ fn unknown_clients_are_warned_of() {
 #[cfg(feature = "redis")]
 fn a_store_in_redis_is_read_and_its_url_never_shown() {
     let loaded = right(
-        "tokens: {store: {redis: {url: \"rediss://u:hunter2${env:X:-hunter3}@r.example/1\", ca: ca.pem, cert: c.pem, key: k.pem, \
+        "tokens: {store: {redis: {url: \"rediss://u:hunter2${env:X}@r.example/1\", ca: ca.pem, cert: c.pem, key: k.pem, \
          sentinel_password: hunter4, prefix: fleet}}}\n",
     );
     let TokenStoreConfig::Redis(redis) = &loaded.config.tokens.store else { panic!("{:?}", loaded.config.tokens) };
