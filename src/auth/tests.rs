@@ -44,7 +44,7 @@ pub(crate) fn context_with(fetch: Arc<dyn Fetch>, clock: Clock) -> BuildContext 
     BuildContext {
         clock,
         fetch,
-        sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_| {})).with_eager_files()),
+        sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_, _| {})).with_eager_files()),
         tokens: Arc::new(MemoryStore::default()),
         shared: super::oauth2::SharedTokens::default(),
         logins: super::login::Logins::default(),
