@@ -79,22 +79,31 @@ impl Core {
         let pool = self.proxy.upstream.pool_counts();
         let ended = tunnels.ended.get();
         vec![
-            Family::gauge("countersign_client_connections", "Connections of clients, tunnels included.")
-                .is(self.proxy.tasks.len() as u64),
+            Family::gauge("countersign_client_connections", "Connections of clients, tunnels included.").is(self
+                .proxy
+                .tasks
+                .len()
+                as u64),
             Family::counter("countersign_client_connections_accepted", "Connections that clients have opened.")
                 .is(meters.accepted.get()),
             Family::gauge("countersign_tunnels_open", "Blind tunnels that are open.")
                 .is(tunnels.opened.get().saturating_sub(ended)),
             Family::counter("countersign_tunnels", "Blind tunnels that were opened.").is(tunnels.opened.get()),
             carried,
-            Family::gauge("countersign_upstream_connections_open", "Upstream connections that are open, without tunnels.")
-                .is(pool.open),
+            Family::gauge(
+                "countersign_upstream_connections_open",
+                "Upstream connections that are open, without tunnels.",
+            )
+            .is(pool.open),
             Family::gauge("countersign_upstream_connections_idle", "HTTP/1.1 connections that wait in the pool.")
                 .is(pool.idle),
             Family::counter("countersign_upstream_connections_opened", "Upstream connections that were opened.")
                 .is(pool.opened),
-            Family::counter("countersign_upstream_connections_failed", "Upstream connections that could not be opened.")
-                .is(pool.failed),
+            Family::counter(
+                "countersign_upstream_connections_failed",
+                "Upstream connections that could not be opened.",
+            )
+            .is(pool.failed),
             Family::counter("countersign_upstream_connections_reused", "Sends that found an open connection.")
                 .is(pool.reused),
         ]
@@ -103,9 +112,11 @@ impl Core {
     fn tokens_of(&self, rules: &RuleSet) -> Vec<Family> {
         let mut states = Family::gauge("countersign_token_state", "1 for the state in which a credential's token is.");
         let mut ends =
-            Family::gauge("countersign_token_expiry_timestamp", "When the token ends, in seconds since 1970.").seconds();
+            Family::gauge("countersign_token_expiry_timestamp", "When the token ends, in seconds since 1970.")
+                .seconds();
         let mut came =
-            Family::gauge("countersign_token_refresh_timestamp", "When the token came, in seconds since 1970.").seconds();
+            Family::gauge("countersign_token_refresh_timestamp", "When the token came, in seconds since 1970.")
+                .seconds();
         let mut fetches = Family::counter("countersign_token_refreshes", "Fetches and refreshes, by result.");
         let mut failures = Family::gauge("countersign_token_failures", "Failures since the last success.");
         let mut waiting = Family::gauge("countersign_token_waiters", "Requests that wait for the token now.");
@@ -125,8 +136,12 @@ impl Core {
             failures.put(vec![label()], u64::from(vitals.failures));
             waiting.put(vec![label()], vitals.waiting as u64);
         }
-        let pending = Family::gauge("countersign_logins_pending", "Logins that wait for a person.")
-            .is(self.desk.logins.open().len() as u64);
+        let pending = Family::gauge("countersign_logins_pending", "Logins that wait for a person.").is(self
+            .desk
+            .logins
+            .open()
+            .len()
+            as u64);
         vec![states, ends, came, fetches, failures, waiting, pending]
     }
 
@@ -169,7 +184,8 @@ impl Core {
             Family::gauge("countersign_leaf_certificates", "Certificates of intercepted hosts in the cache.")
                 .is(cached as u64),
             Family::counter("countersign_leaf_certificates_minted", "Certificates that were made.").is(minted),
-            Family::counter("countersign_leaf_certificates_hits", "Handshakes that found theirs in the cache.").is(hits),
+            Family::counter("countersign_leaf_certificates_hits", "Handshakes that found theirs in the cache.")
+                .is(hits),
         ]
     }
 }

@@ -84,13 +84,18 @@ mod tests {
     #[test]
     fn several_owners_are_one_credential() {
         let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        let one = Vitals { state: TokenState::Good, expires: at(9), last_refresh: at(1), refreshed: 2, ..Vitals::default() };
-        let two = Vitals { state: TokenState::Failing, failures: 3, failed: 4, waiting: 1, last_refresh: at(2), ..Vitals::default() };
+        let one =
+            Vitals { state: TokenState::Good, expires: at(9), last_refresh: at(1), refreshed: 2, ..Vitals::default() };
+        let two = Vitals {
+            state: TokenState::Failing,
+            failures: 3,
+            failed: 4,
+            waiting: 1,
+            last_refresh: at(2),
+            ..Vitals::default()
+        };
         let both = one.and(two.clone()).and(Vitals { expires: at(5), ..Vitals::default() });
-        assert_eq!(
-            both,
-            Vitals { expires: at(5), refreshed: 2, last_refresh: at(2), ..two }
-        );
+        assert_eq!(both, Vitals { expires: at(5), refreshed: 2, last_refresh: at(2), ..two });
         assert!(TokenState::ALL.is_sorted());
     }
 }

@@ -154,7 +154,8 @@ impl Delivery {
         ending: (Ending, Outcome),
         running: Running,
     ) -> Self {
-        let mut delivery = Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), ending, running };
+        let mut delivery =
+            Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), ending, running };
         if delivery.is_end() {
             delivery.over(None);
         }

@@ -21,7 +21,7 @@ use super::{
     error::{ErrorId, ProxyError},
     hop, reply,
     slots::{ambiguous_path, make_room},
-    tunnel,
+    trace, tunnel,
 };
 use crate::{
     auth::{
@@ -157,6 +157,12 @@ impl<'a> Exchange<'a> {
         let rule = self.find_rule(&request);
         let meter = rule.as_ref().map_or(&self.conn.proxy.meters.unmatched, |rule| &rule.meter);
         let mut measure = Measure::new(meter, begun);
+        tracing::debug!(
+            trace_id = trace::trace_id(request.headers()),
+            target = %self.target,
+            rule = rule.as_ref().map(|rule| rule.name.as_str()),
+            "request"
+        );
         let result = self.answer_to(request, rule, &mut measure).await;
         if let Err(error) = &result {
             measure.refused(error.id.number());

@@ -20,6 +20,7 @@ pub mod serve;
 pub mod slots;
 mod splice;
 pub mod timer;
+pub mod trace;
 pub mod tunnel;
 
 use std::{

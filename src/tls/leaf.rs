@@ -61,7 +61,15 @@ impl Leaves {
         let signer = any_ecdsa_type(&der).map_err(|error| CaError(format!("cannot use the leaf key: {error}")))?;
         let ticketer =
             Ticketer::new().map_err(|error| CaError(format!("cannot make keys for session tickets: {error}")))?;
-        Ok(Self { authority, key, signer, ticketer, cache: Cache::new(CACHED_NAMES), minted: Counter::default(), hits: Counter::default() })
+        Ok(Self {
+            authority,
+            key,
+            signer,
+            ticketer,
+            cache: Cache::new(CACHED_NAMES),
+            minted: Counter::default(),
+            hits: Counter::default(),
+        })
     }
 
     /// The server configuration for one host: ALPN `h2, http/1.1`, TLS 1.2 and 1.3, no early data.
