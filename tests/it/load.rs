@@ -25,7 +25,7 @@ const KEEP_BYTES: u64 = 16 << 20;
 const SPOOL_FILE: u64 = 16 << 20;
 
 fn count() -> usize {
-    std::env::var("COUNTERSIGN_LOAD").ok().and_then(|count| count.parse().ok()).unwrap_or(5_000)
+    std::env::var("COUNTERSIGN_LOAD").ok().and_then(|count| count.parse().ok()).unwrap_or(3_000)
 }
 
 fn status_kib(pid: u32, name: &str) -> u64 {
@@ -98,6 +98,7 @@ async fn traffic(proxy: &Proxy, at: &str, count: usize) -> f64 {
             let url = format!("{at}/{number}?{query}");
             let request = Request::post(&url).header("host", at.trim_start_matches("http://"));
             let request = request.body(Full::new(Bytes::from(format!("{number:01024}")))).unwrap();
+            within("the connection", sender.ready()).await.unwrap();
             let response = within("an answer under load", sender.send_request(request)).await.unwrap();
             assert_eq!(response.status(), 200);
             response.into_body().collect().await.unwrap();

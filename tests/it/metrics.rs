@@ -1,12 +1,15 @@
 //! `/metrics`, the page that describes it and the dashboard that draws it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify};
 
 use crate::harness::{
     Client, Origin, Proxy, RawOrigin, TestCa, TokenServer, canary,
@@ -88,7 +91,7 @@ async fn busy() -> (Proxy, Origin, TokenServer, String) {
     for path in ["a?token=hidden", "b/204", "c/404", "d/503"] {
         client.get(&format!("{at}/{path}")).await;
     }
-    client.get(&format!("{at}/down")).await.is_problem(502, "token-endpoint");
+    client.get(&format!("{at}/down")).await.is_problem(503, "token-endpoint");
     let mut foreign = get(&format!("{at}/e"));
     foreign.headers_mut().insert("origin", "https://evil.example".parse().unwrap());
     client.send(foreign).await.is_problem(403, "cross-site");
@@ -168,13 +171,27 @@ async fn counts_outlive_a_reload_and_refused_files_show() {
 async fn a_client_that_leaves_and_a_tunnel_are_counted() {
     let ca = TestCa::new();
     let origin = Origin::tls(ca.server(&["http/1.1"])).await;
-    let slow = RawOrigin::canned(None, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await;
+    let gone = Arc::new(Notify::new());
+    let go_on = gone.clone();
+    // Only what is written to it shows that a client has gone: it may have closed its own side and wait for the answer.
+    let slow = RawOrigin::script(None, move |mut conn| {
+        let go_on = go_on.clone();
+        async move {
+            conn.read_request().await;
+            conn.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\nbeginning").await;
+            go_on.notified().await;
+            let mut stream = conn.into_stream();
+            while stream.write_all(&[0; 65536]).await.is_ok() {}
+        }
+    })
+    .await;
     let proxy = proxy::with("version: 1\nrules: []\n").start().await;
     let mut conn = Client::new(&proxy).raw().await;
     conn.send(format!("GET http://{0}/ HTTP/1.1\r\nHost: {0}\r\n\r\n", slow.addr)).await;
     conn.read_head().await;
     settle(&proxy, r#"countersign_requests_running{rule=""}"#, 1.0).await;
     drop(conn);
+    gone.notify_one();
     settle(&proxy, r#"countersign_requests_total{rule="",outcome="abandoned"}"#, 1.0).await;
     let mut tunnel = Client::new(&proxy).raw().await;
     tunnel.send(format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", origin.addr)).await;
