@@ -13,7 +13,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpSocket, TcpStream},
 };
 
@@ -121,7 +121,7 @@ async fn recording_is_bounded_and_waits_for_nobody() {
     let pid = proxy.pid();
     traffic(&proxy, &at, 200).await;
     let before = status_kib(pid, "VmRSS");
-    let mut slow = viewer(&proxy).await;
+    let slow = viewer(&proxy).await;
     let rate = traffic(&proxy, &at, count).await;
     let after = status_kib(pid, "VmRSS");
 
@@ -158,17 +158,19 @@ async fn recording_is_bounded_and_waits_for_nobody() {
     assert!(grown < 128 << 10, "memory grew by {grown} KiB from {before} KiB");
 
     // The viewer has missed rows and is told so: it was slow, and nobody has waited for it.
-    let mut told = Vec::new();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&slow, 4 << 20).unwrap();
+    let mut slow = BufReader::new(slow).lines();
+    let mut rows = 0;
     within("the viewer to be told", async {
-        let mut piece = [0; 16 << 10];
-        while !told.windows(14).any(|text| text == b"event: resync\n") {
-            let read = slow.read(&mut piece).await.unwrap();
-            assert!(read > 0, "the stream ended");
-            told.extend_from_slice(&piece[..read]);
+        loop {
+            match slow.next_line().await.unwrap().expect("the stream goes on").as_str() {
+                "event: resync" => return,
+                "event: row" => rows += 1,
+                _ => {}
+            }
         }
     })
     .await;
-    let rows = told.windows(11).filter(|text| text == b"event: row\n").count();
     assert!(rows < count, "{rows} of {count} rows had been written to a viewer that does not read");
     eprintln!(
         "{count} exchanges: {rate:.0}/s with a viewer that does not read; VmRSS {before} -> {after} KiB; {bytes} bytes kept, \
