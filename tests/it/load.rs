@@ -14,11 +14,13 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
 use crate::harness::{Origin, Proxy, client, proxy, text, within};
 
+/// Exchanges before memory is looked at.
+const WARM_UP: usize = 200;
 /// Bytes that recorded exchanges may take.
 const KEEP_BYTES: u64 = 16 << 20;
 /// A spool file is left for the next one when it is so long, and goes when nothing points into it.
@@ -68,9 +70,7 @@ async fn api(proxy: &Proxy, path: &str) -> Value {
 /// A viewer that asks for events and reads no more than the head of the answer.
 async fn viewer(proxy: &Proxy) -> TcpStream {
     let console = proxy.console.unwrap();
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let mut stream = socket.connect(console).await.unwrap();
+    let mut stream = TcpStream::connect(console).await.unwrap();
     let request =
         format!("GET /api/events HTTP/1.1\r\nHost: {console}\r\nAuthorization: Bearer {}\r\n\r\n", token(proxy));
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -119,7 +119,7 @@ async fn recording_is_bounded_and_waits_for_nobody() {
     // The log at trace level would be most of the work.
     let proxy = proxy::with(config).env("RUST_LOG", "warn").start().await;
     let pid = proxy.pid();
-    traffic(&proxy, &at, 200).await;
+    traffic(&proxy, &at, WARM_UP).await;
     let before = status_kib(pid, "VmRSS");
     let slow = viewer(&proxy).await;
     let rate = traffic(&proxy, &at, count).await;
@@ -157,8 +157,19 @@ async fn recording_is_bounded_and_waits_for_nobody() {
     let grown = after.saturating_sub(before);
     assert!(grown < 128 << 10, "memory grew by {grown} KiB from {before} KiB");
 
+    // Everything that was taken in is kept by now, or was counted.
+    let kept_by = Instant::now();
+    let (last, not_kept) = loop {
+        let page = api(&proxy, "/api/exchanges?limit=1").await;
+        let last = page["exchanges"][0]["sequence"].as_u64().unwrap();
+        let not_kept = page["not_kept"].as_u64().unwrap();
+        if usize::try_from(last + not_kept).unwrap() >= count + WARM_UP {
+            break (last, not_kept);
+        }
+        assert!(kept_by.elapsed() < Duration::from_secs(90), "{last} kept and {not_kept} not, of {count}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     // The viewer has missed rows and is told so: it was slow, and nobody has waited for it.
-    rustix::net::sockopt::set_socket_recv_buffer_size(&slow, 4 << 20).unwrap();
     let mut slow = BufReader::new(slow).lines();
     let mut rows = 0;
     within("the viewer to be told", async {
@@ -174,9 +185,9 @@ async fn recording_is_bounded_and_waits_for_nobody() {
     assert!(rows < count, "{rows} of {count} rows had been written to a viewer that does not read");
     eprintln!(
         "{count} exchanges: {rate:.0}/s with a viewer that does not read; VmRSS {before} -> {after} KiB; {bytes} bytes kept, \
-         {on_disk} on disk, {} not kept; {} rows in {pages} pages, the first in {first_page:?}; search in heads {searched:?}; \
-         the viewer had {rows} rows before its resync",
-        page["not_kept"],
+         {on_disk} on disk; {last} taken in, {not_kept} counted alone, the last {:?} after the traffic; {} rows in {pages} \
+         pages, the first in {first_page:?}; search in heads {searched:?}; the viewer had {rows} rows before its resync",
+        kept_by.elapsed(),
         all.len(),
     );
 }
