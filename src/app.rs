@@ -5,6 +5,7 @@
 
 mod control;
 mod follow;
+mod metrics;
 mod running;
 
 use std::{
@@ -44,6 +45,7 @@ use crate::{
         tokens::Desk,
     },
     loading::{self, Loader, MakeContext, Origin, Ready},
+    metrics::Meters,
     paths::DataDir,
     proxy::{Proxy, Settings, Snapshot, client::Clients, page::Page, serve},
     rules::{
@@ -341,6 +343,7 @@ impl Core {
             upstream,
             leaves: Leaves::new(authority).map_err(|error| StartError::Failed(error.to_string()))?,
             console,
+            meters: Meters::default(),
             clock: Clock::system(),
             default_tls: Arc::new(TlsPolicy { extra_ca: None, ca_only: false }),
             page: Page { ca_pem: ca_pem.clone(), proxy: base.proxy_address.to_string() },

@@ -407,6 +407,7 @@ fn rule(record: Record) -> Arc<Rule> {
         record,
         origins: Vec::new(),
         decided: Default::default(),
+        meter: Default::default(),
     })
 }
 

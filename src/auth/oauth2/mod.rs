@@ -62,6 +62,7 @@ use super::{
     login::{Interactive, StepUp},
     refreshing::Current,
     scheme::{Binding, BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
+    vitals::Vitals,
 };
 use crate::secret::Secret;
 
@@ -209,6 +210,10 @@ impl AuthScheme for Oauth2 {
 
     fn holder(&self) -> Option<Arc<dyn Holder>> {
         Some(Arc::new(holder::Tokens(self.accounts.clone())))
+    }
+
+    fn vitals(&self) -> Option<Vitals> {
+        Some(self.accounts.vitals())
     }
 
     fn describe(&self) -> String {
