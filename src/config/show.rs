@@ -160,7 +160,7 @@ impl Printer {
 /// The mask for what stands below a key.
 fn below(mask: Mask, key: &str, value: &Node) -> Mask {
     match (mask, key) {
-        (Mask::All, _) | (_, "clients" | "cookies") => Mask::All,
+        (Mask::All, _) | (_, "clients" | "cookies" | "metrics_token") => Mask::All,
         (Mask::Plain, "redis") => Mask::Redis,
         (Mask::Plain, "vars") => Mask::Variable,
         (Mask::Plain, "set") => Mask::Header,

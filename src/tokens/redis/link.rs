@@ -355,7 +355,7 @@ impl Link {
         state.url = Some(url);
         *self.place.lock().unwrap_or_else(PoisonError::into_inner) = address.shown();
         if let Some(password) = &address.password {
-            self.sources.learn(password);
+            self.sources.learn_lasting(password);
             if !address.tls && !address.is_loopback() && !self.warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     "the password of Redis at {} goes over the network in the open; use `rediss` in its URL",
