@@ -15,6 +15,7 @@ use super::{
     redact::{Redactor, into_text},
     sink::Tunnel,
     terminal::{Style, version_text},
+    token,
 };
 use crate::rules::Rule;
 
@@ -179,6 +180,8 @@ impl Writer<'_> {
         object
             .insert("interim".to_owned(), send.interim.iter().map(|status| status.as_u16()).collect::<Vec<_>>().into());
         object.insert("response".to_owned(), self.response(send));
+        let after = send.begun.saturating_duration_since(exchange.begun);
+        object.insert("at_ms".to_owned(), ms(after).into());
         object.insert("timing".to_owned(), timing(send));
         self.insert_link(send, &mut object);
         let injected = send.injected.iter().map(|slot| json!({"where": slot.place(), "name": slot.name()}));
@@ -188,6 +191,8 @@ impl Writer<'_> {
             .iter()
             .map(|(scheme, label, text)| json!({"scheme": scheme, "label": label, "text": self.text(text)}));
         object.insert("canonical".to_owned(), canonical.collect::<Vec<_>>().into());
+        object.insert("tokens".to_owned(), token::tokens_json(send, self.redactor).into());
+        object.insert("refused".to_owned(), token::refused_json(exchange, send, self.redactor));
         let notes = send.notes.iter().map(|note| self.text(note));
         object.insert("notes".to_owned(), notes.collect::<Vec<_>>().into());
         object.insert("error".to_owned(), send.failed.as_ref().map(|failed| self.text(failed)).into());

@@ -28,6 +28,7 @@ pub mod store;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod token;
 mod views;
 
 pub use log::MaskedWriter;
