@@ -162,6 +162,7 @@ impl Router {
         match (asked.method.as_str(), asked.path) {
             ("GET" | "HEAD", "status") => json(StatusCode::OK, &self.state.status()),
             ("GET" | "HEAD", "rules") => json(StatusCode::OK, &self.state.rules()),
+            ("GET" | "HEAD", "explain") => self.explain(&asked.query),
             ("POST", "reload") => match self.state.reload().await {
                 Ok(message) => json(StatusCode::OK, &json!({ "message": message })),
                 Err(message) => failure(StatusCode::UNPROCESSABLE_ENTITY, message),
@@ -172,13 +173,27 @@ impl Router {
             }
             ("POST", "invitations") => self.invitation(),
             ("POST", "tokens") => self.tokens(&asked).await,
-            (_, "status" | "rules" | "reload" | "stop" | "invitations" | "tokens") => {
+            (_, "status" | "rules" | "explain" | "reload" | "stop" | "invitations" | "tokens") => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n")
             }
             _ => match traffic::route(&self.state, asked).await {
                 Some(answer) => answer,
                 None => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
             },
+        }
+    }
+
+    /// Which rule a request would meet. Nothing is sent.
+    fn explain(&self, query: &Query) -> Response<ControlBody> {
+        let asked = json!({
+            "method": query.get("method").unwrap_or("GET").to_ascii_uppercase(),
+            "url": query.get("url").unwrap_or_default(),
+        });
+        match self.state.explain(&asked) {
+            serde_json::Value::Null => {
+                failure(StatusCode::BAD_REQUEST, "this is not a request like GET https://host/path".to_owned())
+            }
+            explanation => json(StatusCode::OK, &explanation),
         }
     }
 

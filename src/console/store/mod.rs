@@ -62,6 +62,8 @@ pub struct Store {
 
 struct Shared {
     keep: Keep,
+    /// When it was made, in milliseconds since 1970.
+    born: u64,
     queue: Queue<Item>,
     state: Mutex<State>,
     /// Exchanges that are not over yet.
@@ -83,6 +85,8 @@ struct State {
     spool: Spool,
     /// Counts rows as they are kept.
     sequence: u64,
+    /// Counts how often everything was forgotten.
+    cleared: u64,
 }
 
 struct Entry {
@@ -131,8 +135,10 @@ impl Store {
     /// The thread cannot be started.
     pub(super) fn start(keep: Keep, redactor: Redactor, environment: Option<String>) -> std::io::Result<Self> {
         let burst = keep.exchanges as f64;
+        let born = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let shared = Arc::new(Shared {
             keep,
+            born: u64::try_from(born.as_millis()).unwrap_or(u64::MAX),
             queue: Queue::new(QUEUE_LENGTH),
             state: Mutex::default(),
             open: Mutex::default(),
@@ -218,6 +224,12 @@ impl Store {
             .collect()
     }
 
+    /// Differs for each process and after each time that everything was forgotten: sequence numbers of another era say
+    /// nothing about this one.
+    pub fn era(&self) -> u64 {
+        self.shared.born.wrapping_add(self.shared.lock().cleared)
+    }
+
     /// Rows kept after the one numbered `sequence`, oldest first.
     pub fn rows_after(&self, sequence: u64) -> Vec<Arc<Row>> {
         let state = self.shared.lock();
@@ -256,6 +268,7 @@ impl Store {
         let mut state = self.shared.lock();
         state.entries.clear();
         state.bytes = 0;
+        state.cleared += 1;
         state.spool = Spool::default();
         drop(state);
         let _ = self.shared.events.send(Event::Cleared);
