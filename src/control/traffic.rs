@@ -132,7 +132,8 @@ async fn command(store: Store, id: &str) -> Answer {
     Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", (line + "\n").into()))
 }
 
-/// A picture, as a document that has no origin, runs nothing and loads nothing. Only our own page may frame it.
+/// A picture, as a document that has no origin, runs nothing and loads nothing. Only our own page may frame it. Browsers
+/// put a style of their own around a picture.
 async fn picture(store: Store, id: &str, query: &Query) -> Answer {
     let send = usize::try_from(query.number("send")?.unwrap_or(0)).unwrap_or(usize::MAX);
     let detail = find(store, id).await?;
@@ -145,7 +146,7 @@ async fn picture(store: Store, id: &str, query: &Query) -> Answer {
     Ok(response)
 }
 
-const PICTURE_POLICY: &str = "sandbox; default-src 'none'; frame-ancestors 'self'";
+const PICTURE_POLICY: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
 
 /// The rows for a spreadsheet, oldest first.
 async fn table(store: Store, asked: &Asked<'_>) -> Answer {

@@ -59,7 +59,12 @@ def stage(origins, proxy):
     def plain(status, body=b"{}", kind="application/json", **more):
         return lambda handler, seen: handler.answer(status, body, {"content-type": kind, **more})
 
+    device = {"device_code": canary("device"), "user_code": "ABCD-EFGH", "verification_uri": "https://idp.dev.acme.example/activate",
+              "expires_in": 600, "interval": 5}
     world.pages.update({
+        "idp.dev.acme.example/device": plain(200, json.dumps(device).encode()),
+        "idp.dev.acme.example/pending": plain(400, b'{"error":"authorization_pending"}'),
+        "partner.example/oauth/me": plain(200),
         "idp.dev.acme.example/token": token,
         "api.dev.acme.example/v2/orders": orders,
         "api.dev.acme.example/v2/billing": refused,
@@ -80,7 +85,7 @@ proxy: {{upstream: {{url: "{world.base}", no_proxy: []}}}}
 credentials:
   acme-user: {{type: oauth2, grant: client_credentials, token_url: "http://idp.dev.acme.example/token", allow_plaintext: true, client_id: countersign, client_secret: {secrets[0]}, scope: [orders.read]}}
   acme-robot: {{type: oauth2, grant: client_credentials, token_url: "http://idp.dev.acme.example/robot", allow_plaintext: true, client_id: robot, client_secret: {secrets[1]}}}
-  partner-user: {{type: oauth2, grant: device_code, device_url: "http://idp.dev.acme.example/device", token_url: "http://idp.dev.acme.example/token", allow_plaintext: true, client_id: partner}}
+  partner-user: {{type: oauth2, grant: device_code, device_url: "http://idp.dev.acme.example/device", token_url: "http://idp.dev.acme.example/pending", allow_plaintext: true, client_id: partner}}
   hub: {{type: bearer, token: ghp_{secrets[2]}}}
   weather: {{type: api_key, in: query, name: appid, value: {secrets[3]}}}
   s3-exports: {{type: aws_sigv4, access_key: AKIAIOSFODNN7EXAMPLE, secret_key: wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY, region: eu-central-1, service: s3}}

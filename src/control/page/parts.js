@@ -16,7 +16,7 @@ export const copier = (text, what, tone = '') => html`<button type="button" clas
 
 /** Text from the wire, its secrets behind a hatch. @param {string} text */
 export function wire(text) {
-  return masked(visible(text)).map((part) => (part.masked ? html`<span class="sec"><i role="img" aria-label="masked"></i><span class="gone">…</span></span>` : part.text));
+  return masked(visible(text)).map((part) => (part.masked ? html`<span class="sec"><i role="img" aria-label="masked"></i><span class="gone" aria-hidden="true">…</span></span>` : part.text));
 }
 
 /** @param {string} name */
