@@ -1,7 +1,5 @@
 //! One JSON object per exchange and line (`--json`), masked like everything else.
 
-use std::borrow::Cow;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Version};
 use serde_json::{Map, Value, json};
@@ -9,6 +7,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     changes::{Change, changes},
+    inert,
     names::BodyKind,
     pretty, raw,
     record::{Body, Client, Exchange, Send, SendKind},
@@ -113,20 +112,8 @@ pub(super) fn of_tunnel(tunnel: &Tunnel, redactor: &Redactor) -> Value {
     })
 }
 
-/// JSON escapes C0 only; the other characters that steer terminals are escaped here, so that the line is inert too.
 fn push_line(object: &Value, out: &mut Vec<u8>) {
-    for c in object.to_string().chars() {
-        let mut units = [0; 2];
-        if !c.is_ascii() && matches!(super::inert::line(c.encode_utf8(&mut [0; 4])), Cow::Owned(_)) {
-            for unit in c.encode_utf16(&mut units) {
-                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
-            }
-        } else if c == '\x7f' {
-            out.extend_from_slice(b"\\u007f");
-        } else {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
+    out.extend_from_slice(inert::json(&object.to_string()).as_bytes());
     out.push(b'\n');
 }
 

@@ -113,7 +113,7 @@ impl Router {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        let mut response = match self.refusal(&head.headers) {
+        let mut response = match self.refusal(&head) {
             Some(refusal) => refusal,
             None => self.route(&head, body).await,
         };
@@ -145,6 +145,10 @@ impl Router {
                     let mut refusal = text(StatusCode::UNAUTHORIZED, "this needs the token of the run file\n");
                     refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                     refusal
+                }
+                // A form of another page can send text and forms, but no JSON.
+                Some(_) if !read && !self.knows_token(&head.headers) && brings_no_json(&head.headers) => {
+                    text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a page sends JSON here\n")
                 }
                 Some(path) => match read_body(body, head.uri.path()).await {
                     Ok(body) => {
@@ -242,10 +246,12 @@ impl Router {
     }
 
     /// Requests that a web page or a rebound name could have caused.
-    fn refusal(&self, headers: &HeaderMap) -> Option<Response<ControlBody>> {
+    fn refusal(&self, head: &Parts) -> Option<Response<ControlBody>> {
+        let headers = &head.headers;
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts.next().and_then(|host| host.to_str().ok());
-        if hosts.next().is_some() || !host.is_some_and(|host| self.is_own_name(host)) {
+        let named = head.uri.authority().is_none_or(|authority| self.is_own_name(authority.as_str()));
+        if !named || hosts.next().is_some() || !host.is_some_and(|host| self.is_own_name(host)) {
             return Some(text(StatusCode::MISDIRECTED_REQUEST, "this port does not answer for that host\n"));
         }
         let own = format!("http://{}", host.unwrap_or_default());
@@ -278,6 +284,14 @@ impl Router {
             value.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
         given.is_some_and(|(_, token)| Secret::new(token) == self.token)
     }
+}
+
+/// True if there is a body, and it does not say that it is JSON.
+fn brings_no_json(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let empty = matches!(text(header::CONTENT_LENGTH), "" | "0") && !headers.contains_key(header::TRANSFER_ENCODING);
+    let kind = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    !empty && !kind.eq_ignore_ascii_case("application/json")
 }
 
 async fn read_body<B>(body: B, path: &str) -> Result<Bytes, Response<ControlBody>>

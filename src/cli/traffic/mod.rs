@@ -108,7 +108,7 @@ pub(super) fn log(global: &Global, args: &LogArgs) -> Result<u8, Failure> {
 
 fn print_row(row: &Value, as_json: bool) -> Result<(), Failure> {
     if as_json {
-        return output::data(format!("{row}\n"));
+        return output::data(format!("{}\n", control::json(&row.to_string())));
     }
     output::data(show::row(row))
 }

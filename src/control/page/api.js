@@ -1,5 +1,7 @@
 // Speaking to the proxy: one place for requests and for the stream of events.
 
+import { visible } from './format.js';
+
 /** An answer that is no success, in the proxy's words. */
 export class Refusal extends Error {
   /** @param {string} message @param {number} status */
@@ -25,12 +27,18 @@ async function ask(path, init) {
   throw new Refusal(message, response.status);
 }
 
+/** Texts that have to stay as they are: they are decoded, copied or sent again. */
+const EXACT = ['body', 'body_base64', 'base64', 'text', 'url'];
+
+/** Reads JSON; what steers or reorders text is visible from here on. @param {string} text */
+export const inert = (text) => JSON.parse(text, (name, value) => (typeof value === 'string' && !EXACT.includes(name) ? visible(value) : value));
+
 /** @param {string} path */
-export const read = async (path) => (await ask(path)).json();
+export const read = async (path) => inert(await (await ask(path)).text());
 /** @param {string} path */
 export const text = async (path) => (await ask(path)).text();
 /** @param {string} path @param {string} [body] */
-export const send = async (path, body) => (await ask(path, { method: 'POST', body })).json();
+export const send = async (path, body) => inert(await (await ask(path, { method: 'POST', body })).text());
 /** @param {string} path @param {unknown} [body] */
 export const post = (path, body) => send(path, body === undefined ? undefined : JSON.stringify(body));
 /** @param {string} path */
@@ -47,7 +55,7 @@ export const tokens = (what, rest) => post('/api/tokens', { do: what, ...rest })
 export function listen(filter, hear) {
   const source = new EventSource(`/api/events?filter=${encodeURIComponent(filter)}`);
   for (const name of ['row', 'running', 'cleared', 'notice', 'resync']) {
-    source.addEventListener(name, (event) => hear[name]?.(JSON.parse(/** @type {MessageEvent} */ (event).data)));
+    source.addEventListener(name, (event) => hear[name]?.(inert(/** @type {MessageEvent} */ (event).data)));
   }
   source.onopen = () => hear.found?.(null);
   source.onerror = () => hear.lost?.(source.readyState === EventSource.CLOSED);

@@ -150,9 +150,14 @@ export function scale(rows) {
   return [50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000].find((step) => step >= most) ?? 120_000;
 }
 
+const STEERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e0fff}]/gu;
+
 /** Characters that steer a terminal or reorder text, made visible. Line ends and tabs stay. @param {string} text */
 export function visible(text) {
-  return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return text.replace(STEERS, (c) => {
+    const code = /** @type {number} */ (c.codePointAt(0)).toString(16);
+    return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, '0')}`;
+  });
 }
 
 /** How long ago. @param {number} seconds */
