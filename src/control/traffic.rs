@@ -76,7 +76,7 @@ pub(super) async fn route(state: &Arc<dyn ControlState>, asked: Asked<'_>) -> Op
         ("GET", ("exchanges", Some(id), Some("curl"), _)) => command(store, id).await,
         ("POST", ("exchanges", Some(id), Some("replay"), _)) => replay(state, store, id, &asked.body).await,
         ("GET", ("exchanges", Some(id), Some("picture"), _)) => picture(store, id, &asked.query).await,
-        ("GET", ("events", ..)) => asked.query.filter().map(|filter| events(store, filter, asked.headers)),
+        ("GET", ("events", ..)) => asked.query.filter().map(|filter| events(store, filter, &asked)),
         ("GET", ("har", ..)) => asked.query.filter().map(|filter| export(store, filter)),
         ("GET", ("csv", ..)) => table(store, &asked).await,
         ("POST", ("har", ..)) => import(state, &store, &asked.body),
@@ -103,9 +103,12 @@ async fn list(store: Store, asked: &Asked<'_>) -> Answer {
     let limit = asked.query.number("limit")?.unwrap_or(200).min(MAX_ROWS);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let looked = store.clone();
+    let (era, sequence) = store.position();
     let rows = reading(move || looked.rows(&filter, before, limit)).await?;
     let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
-    let object = json!({ "exchanges": rows, "not_kept": store.passed_over(), "bytes": store.bytes() });
+    let object = json!({
+        "exchanges": rows, "not_kept": store.passed_over(), "bytes": store.bytes(), "position": format!("{era}.{sequence}"),
+    });
     Ok(json(StatusCode::OK, &object))
 }
 
@@ -224,10 +227,12 @@ fn filters() -> Value {
 }
 
 /// Server-sent events (WHATWG HTML section 9.2): a row for each exchange that is over, open ones every second. A client
-/// that comes back with `Last-Event-ID` gets what it has missed, or `resync` if that cannot be told any more.
-fn events(store: Store, filter: Filter, headers: &HeaderMap) -> Response<ControlBody> {
+/// that comes back with `Last-Event-ID` (or names a position in `after`) gets what it has missed, or `resync` if that
+/// cannot be told any more.
+fn events(store: Store, filter: Filter, asked: &Asked<'_>) -> Response<ControlBody> {
     let listener = store.events();
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|id| id.split_once('.'));
+    let last = asked.headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let last = last.or_else(|| asked.query.get("after")).and_then(|id| id.split_once('.'));
     let last = last.and_then(|(era, sequence)| Some((era.parse().ok()?, sequence.parse().ok()?)));
     let is_other = |last: &(u64, u64)| last.0 != store.era();
     let again = last.filter(is_other).map(|_| event("resync", None, "{}"));
@@ -235,7 +240,10 @@ fn events(store: Store, filter: Filter, headers: &HeaderMap) -> Response<Control
     let filter = Arc::new(filter);
     let live = Live { store: store.clone(), filter: Arc::clone(&filter), listener, open: 0, ticks: 0 };
     let missed: Vec<_> = missed.into_iter().filter(|row| store.fits(&filter, row)).map(|row| row_event(&store, &row)).collect();
-    let start = stream::once(async { Bytes::from_static(b": connected\n\n") }).chain(stream::iter(again.into_iter().chain(missed)));
+    let (era, sequence) = store.position();
+    // Also where nothing has happened yet, a client that loses the connection knows where it was.
+    let hello = Bytes::from(format!("id: {era}.{}\n\n", last.map_or(sequence, |(_, last)| last.min(sequence))));
+    let start = stream::once(async { hello }).chain(stream::iter(again.into_iter().chain(missed)));
     let mut response = Response::new(ControlBody::stream(start.chain(live.stream())));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response

@@ -7,10 +7,10 @@ const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.mi
 
 /**
  * @param {string} url the one-time address
- * @param {{width?: number, height?: number, dark?: boolean}} [how]
+ * @param {{width?: number, height?: number, dark?: boolean, args?: string[]}} [how]
  */
 export async function open(url, how = {}) {
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking'] });
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: ['--no-sandbox', '--disable-gpu', '--disable-background-networking', ...(how.args ?? [])] });
   const context = await browser.newContext({ viewport: { width: how.width ?? 1280, height: how.height ?? 800 }, colorScheme: how.dark ? 'dark' : 'light', permissions: ['clipboard-read', 'clipboard-write'] });
   const page = await context.newPage();
   const own = new URL(url).origin;

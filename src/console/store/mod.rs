@@ -227,7 +227,13 @@ impl Store {
     /// Differs for each process and after each time that everything was forgotten: sequence numbers of another era say
     /// nothing about this one.
     pub fn era(&self) -> u64 {
-        self.shared.born.wrapping_add(self.shared.lock().cleared)
+        self.position().0
+    }
+
+    /// The era, and the sequence number of the last row that was kept.
+    pub fn position(&self) -> (u64, u64) {
+        let state = self.shared.lock();
+        (self.shared.born.wrapping_add(state.cleared), state.sequence)
     }
 
     /// Rows kept after the one numbered `sequence`, oldest first.

@@ -20,9 +20,11 @@ export async function load() {
   stop();
   clearTimeout(again);
   const filter = state.filter;
+  let after = '';
   try {
     const listed = await api.read(`/api/exchanges?limit=${MAX_ROWS}&filter=${encodeURIComponent(filter)}`);
     if (filter !== state.filter) return;
+    after = listed.position;
     const all = /** @type {Row[]} */ (listed.exchanges);
     set({
       filterError: null, loaded: true, lost: null, held: [], notKept: listed.not_kept, bytes: listed.bytes,
@@ -34,7 +36,7 @@ export async function load() {
     again = window.setTimeout(load, 3000);
     return;
   }
-  stop = api.listen(filter, {
+  stop = api.listen(filter, after, {
     row: (row) => {
       if (state.paused) state.held.push(row);
       else add(row);

@@ -49,11 +49,11 @@ export const tokens = (what, rest) => post('/api/tokens', { do: what, ...rest })
 
 /**
  * Listens to events. The browser comes back by itself after a loss, and says what it has seen last.
- * @param {string} filter
+ * @param {string} filter @param {string} after the position from which on events are wanted
  * @param {Record<string, (data: any) => void>} hear handlers by name; `lost` (with true if it is over) and `found` for the connection
  */
-export function listen(filter, hear) {
-  const source = new EventSource(`/api/events?filter=${encodeURIComponent(filter)}`);
+export function listen(filter, after, hear) {
+  const source = new EventSource(`/api/events?filter=${encodeURIComponent(filter)}&after=${encodeURIComponent(after)}`);
   for (const name of ['row', 'running', 'cleared', 'notice', 'resync']) {
     source.addEventListener(name, (event) => hear[name]?.(inert(/** @type {MessageEvent} */ (event).data)));
   }

@@ -24,7 +24,13 @@ const seen = { rows: /** @type {Row[]} */ ([]), all: /** @type {Line[]} */ ([]),
 /** Everything in the list, by number. */
 export const everything = () => merged(state.rows, state.open);
 
+/** @type {unknown[]} what the last measurement was made of */ let made = [];
+
+/** Scrolling changes none of this, so that most frames need not measure again. */
 function measure() {
+  const of = [state.rows, state.rows.length, state.rows[0]?.id, state.rows.at(-1)?.id, state.open, state.detail, state.unfolded.size, narrow.matches, state.chosen];
+  if (of.every((one, at) => one === made[at])) return;
+  made = of;
   seen.rows = everything();
   seen.all = lines(seen.rows, state.unfolded, state.detail);
   seen.at = offsets(seen.all, narrow.matches ? NARROW : WIDE);
