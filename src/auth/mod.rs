@@ -40,6 +40,7 @@ pub mod skew;
 pub mod slots;
 pub mod sources;
 pub mod token_facts;
+pub mod vitals;
 
 use std::{fmt, sync::Arc};
 

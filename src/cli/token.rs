@@ -80,17 +80,21 @@ fn list(global: &Global) -> Result<u8, Failure> {
         return Ok(0);
     }
     let text = |holding: &Value, key: &str| inert(holding[key].as_str().unwrap_or("-")).to_string();
-    let mut rows = vec![["CREDENTIAL", "STATE", "ENDS", "GRANT", "SCOPE"].map(str::to_owned)];
+    let mut rows = vec![["CREDENTIAL", "STATE", "ENDS", "REFRESHED", "FAILURES", "GRANT", "SCOPE"].map(str::to_owned)];
     for holding in all.as_array().into_iter().flatten() {
-        rows.push(["credential", "state", "expires", "grant", "scope"].map(|key| text(holding, key)));
+        let failures = holding["failures"].as_u64().filter(|count| *count > 0);
+        let mut row =
+            ["credential", "state", "expires", "last_refresh", "", "grant", "scope"].map(|key| text(holding, key));
+        row[4] = failures.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        rows.push(row);
     }
     output::data(table(&rows))?;
     Ok(0)
 }
 
-fn table(rows: &[[String; 5]]) -> String {
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..5).map(width).collect();
+    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
     let mut text = String::new();
     for row in rows {
         let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

@@ -36,9 +36,7 @@ mod tests {
 
     #[test]
     fn only_pictures_are_pictures() {
-        let detail = |bytes: &[u8], cut: bool| {
-            json!({"sends": [{"response": {"body_base64": STANDARD.encode(bytes), "truncated": cut}}]})
-        };
+        let detail = |bytes: &[u8], cut: bool| json!({"sends": [{"response": {"body_base64": STANDARD.encode(bytes), "truncated": cut}}]});
         assert_eq!(picture(&detail(b"GIF89a...", false), 0).unwrap().0, "image/gif");
         assert_eq!(picture(&detail(b"RIFF0000WEBPx", false), 0).unwrap().0, "image/webp");
         assert!(picture(&detail(b"GIF89a...", true), 0).is_none());

@@ -180,6 +180,8 @@ async fn replay(state: &Arc<dyn ControlState>, store: Store, id: &str, body: &By
 
 fn import(state: &Arc<dyn ControlState>, store: &Store, body: &Bytes) -> Answer {
     let bad = |why: String| Refused(StatusCode::UNPROCESSABLE_ENTITY, why);
+    // Some programs on Windows write a byte order mark.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let file: Value = serde_json::from_slice(body).map_err(|error| bad(format!("this is no HAR file: {error}")))?;
     let console = state.console();
     let rows = har::import(&file, state.redactor(), || console.next_id()).map_err(bad)?;
@@ -239,7 +241,8 @@ fn events(store: Store, filter: Filter, asked: &Asked<'_>) -> Response<ControlBo
     let missed = last.filter(|last| !is_other(last)).map(|(_, last)| store.rows_after(last)).unwrap_or_default();
     let filter = Arc::new(filter);
     let live = Live { store: store.clone(), filter: Arc::clone(&filter), listener, open: 0, ticks: 0 };
-    let missed: Vec<_> = missed.into_iter().filter(|row| store.fits(&filter, row)).map(|row| row_event(&store, &row)).collect();
+    let missed: Vec<_> =
+        missed.into_iter().filter(|row| store.fits(&filter, row)).map(|row| row_event(&store, &row)).collect();
     let (era, sequence) = store.position();
     // Also where nothing has happened yet, a client that loses the connection knows where it was.
     let hello = Bytes::from(format!("id: {era}.{}\n\n", last.map_or(sequence, |(_, last)| last.min(sequence))));

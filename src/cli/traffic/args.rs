@@ -92,9 +92,9 @@ pub struct OpenArgs {
     pub print: bool,
 }
 
-pub(in crate::cli) const LOG_EXAMPLES: &str =
-    "Examples:\n  countersign log host:acme status:>=400\n  countersign log --csv -n 5000 > traffic.csv\n  countersign log -f is:token";
-pub(in crate::cli) const SHOW_EXAMPLES: &str = "Examples:\n  countersign show 42\n  countersign show 42 --raw --received | hexdump -C";
+pub(in crate::cli) const LOG_EXAMPLES: &str = "Examples:\n  countersign log host:acme status:>=400\n  countersign log --csv -n 5000 > traffic.csv\n  countersign log -f is:token";
+pub(in crate::cli) const SHOW_EXAMPLES: &str =
+    "Examples:\n  countersign show 42\n  countersign show 42 --raw --received | hexdump -C";
 pub(in crate::cli) const CURL_EXAMPLES: &str =
     "Examples:\n  countersign curl 42\n  AUTHORIZATION=... sh -c \"$(countersign curl 42)\"";
 pub(in crate::cli) const REPLAY_EXAMPLES: &str =
