@@ -63,6 +63,8 @@ def test_everything_that_it_can_do(origins, proxy, tmp_path):
     assert [error for error in seen["errors"] if "status of" not in error] == []
     assert seen["axeEdit"] == [] and seen["axeAlarm"] == []
     assert seen["live"] == 1 and seen["sends"] == 3 and seen["unfolded"] == 3
+    for secret in one.canaries:
+        assert secret not in json.dumps(seen), "the page never gets a secret, not even in the line of a refused file"
     tabs = seen["tabs"]
     assert "Accepted on send 2" in tabs["overview"] and "countersign.yaml:" in tabs["overview"]
     assert "authorization" in tabs["request"] and "A-1" in tabs["request"] and "8841" in tabs["response"]

@@ -64,6 +64,7 @@ struct Shared {
     keep: Keep,
     /// When it was made, in milliseconds since 1970.
     born: u64,
+    redactor: Redactor,
     queue: Queue<Item>,
     state: Mutex<State>,
     /// Exchanges that are not over yet.
@@ -138,6 +139,7 @@ impl Store {
         let born = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let shared = Arc::new(Shared {
             keep,
+            redactor: redactor.clone(),
             born: u64::try_from(born.as_millis()).unwrap_or(u64::MAX),
             queue: Queue::new(QUEUE_LENGTH),
             state: Mutex::default(),
@@ -188,7 +190,7 @@ impl Store {
 
     /// Tells listeners something.
     pub(super) fn notice(&self, text: &str) {
-        let _ = self.shared.events.send(Event::Notice(text.into()));
+        let _ = self.shared.events.send(Event::Notice(self.shared.redactor.mask_text(text).into()));
     }
 
     /// Every change from now on.

@@ -45,7 +45,8 @@ export async function load() {
     running: (rows) => set({ open: rows }),
     cleared: () => set({ rows: [], open: [], held: [], fresh: 0, chosen: null, detail: null, bytes: 0 }),
     notice: ({ text }) => {
-      notice(text);
+      // A refused file has a place of its own.
+      notice(text.split('\n')[0]);
       void refreshFacts();
     },
     resync: () => void load(),
