@@ -1,6 +1,9 @@
 //! What `countersign token` and `logout` do with these tokens, and revocation (RFC 7009).
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use futures_util::future::BoxFuture;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -22,6 +25,7 @@ use crate::{
         held::mask,
         holdings::{Holder, Holding, Which},
         scheme::Ready,
+        token_facts::TokenFacts,
     },
     secret::Secret,
     tokens::StoreError,
@@ -160,6 +164,23 @@ impl Holder for Tokens {
 }
 
 impl Client {
+    /// What can be told of a token in use.
+    pub(super) fn token_facts(&self, record: &Record, token: &Secret) -> TokenFacts {
+        let grant = self.config.grant.map(grant_name).unwrap_or_default();
+        let at = self.config.token_url.as_ref().or(self.config.issuer.as_ref()).and_then(|url| url.as_literal());
+        let from = at
+            .map_or_else(|| grant.to_owned(), |at| format!("{grant} at {}", at.split('?').next().unwrap_or_default()));
+        let facts = TokenFacts {
+            credential: Some(self.credential.clone()),
+            from: Some(from),
+            scope: record.scope.clone(),
+            issued: (record.issued > 0).then(|| UNIX_EPOCH + Duration::from_secs(record.issued)),
+            expires: record.end(),
+            ..TokenFacts::default()
+        };
+        facts.with_token(token)
+    }
+
     fn holding(&self, facts: &Facts, record: Option<&Record>) -> Holding {
         let now = self.context.clock.now();
         let grant = self.config.grant.map(grant_name).unwrap_or_default().to_owned();

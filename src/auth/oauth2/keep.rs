@@ -28,6 +28,7 @@ use crate::{
         exec::end_after,
         held::header_value,
         refreshing::{Current, Fetched},
+        token_facts::TokenFacts,
     },
     secret::Secret,
     tokens::{StoreError, StoreLock, Stored},
@@ -42,6 +43,8 @@ pub(super) struct Token {
     pub(super) header: HeaderValue,
     /// All that came with it.
     pub(super) record: Arc<Record>,
+    /// What can be told of it.
+    pub(super) facts: Arc<TokenFacts>,
     /// What it is bound to.
     pub(super) key: Option<ProofKey>,
 }
@@ -341,7 +344,8 @@ impl Client {
         let prefix = self.config.prefix(&record.token_type);
         let header = header_value(&self.credential, "token", &prefixed(prefix, secret.expose()))?;
         let key = key.filter(|_| record.token_type == "dpop");
-        Ok(Fetched { value: Token { secret, header, record, key }, end })
+        let facts = Arc::new(self.token_facts(&record, &secret));
+        Ok(Fetched { value: Token { secret, header, record, facts, key }, end })
     }
 
     /// The token of a record that is sent, and its end.
