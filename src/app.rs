@@ -111,8 +111,11 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
         let learn = redactor.clone();
         let keys = KeySources::from(&config.tokens);
         let stores = Arc::new(LazyStores::new(data_dir.clone(), keys));
-        let sources = SecretSources::new(config.secrets.ttl, Arc::new(move |secret: &Secret| learn.add(secret)))
-            .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
+        let sources = SecretSources::new(
+            config.secrets.ttl,
+            Arc::new(move |secret: &Secret, lifetime| learn.add(secret, lifetime)),
+        )
+        .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let fetch = Arc::new(upstream.clone());
         BuildContext {
             clock: clock.clone(),

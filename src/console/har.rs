@@ -437,7 +437,7 @@ mod tests {
     #[test]
     fn secrets_under_base64_are_masked() {
         let (redactor, secret) = (Redactor::default(), "s3cr3t-value-of-some-length");
-        redactor.add(&crate::secret::Secret::new(secret));
+        redactor.add_derived(secret);
         let content = |text: &str| {
             json!({"log": {"entries": [{"request": {"method": "GET", "url": "http://h/"},
                 "response": {"status": 200, "content": {"text": STANDARD.encode(text), "encoding": "base64"}}}]}})
