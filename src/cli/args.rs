@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::traffic::args::{self as traffic, HarCommand, LogArgs, NumberArgs, OpenArgs, ReplayArgs};
+use super::traffic::args::{self as traffic, HarCommand, LogArgs, NumberArgs, OpenArgs, ReplayArgs, ShowArgs};
 
 /// A proxy that adds authentication: point `HTTP_PROXY` at it, and matched requests arrive authenticated.
 #[derive(Debug, Parser)]
@@ -118,7 +118,7 @@ pub enum Command {
     Log(LogArgs),
     /// Show everything about one recorded exchange
     #[command(after_help = traffic::SHOW_EXAMPLES)]
-    Show(NumberArgs),
+    Show(ShowArgs),
     /// Print a recorded request as a curl command, with variables in place of secrets
     #[command(after_help = traffic::CURL_EXAMPLES)]
     Curl(NumberArgs),

@@ -586,6 +586,12 @@ impl<'a> Exchange<'a> {
         for note in prepared.round.notes.drain(..) {
             self.note(|| note);
         }
+        if let Some(refused) = prepared.round.refused.take() {
+            self.note(|| refused.text());
+            if let Some(record) = &sent.record {
+                record.refused(refused);
+            }
+        }
         if verdict == Verdict::Refuse {
             return Err(auth.refusal(&prepared.round).into());
         }

@@ -22,7 +22,6 @@ mod explain;
 mod grants;
 mod holder;
 mod id_token;
-mod jwt;
 mod keep;
 mod par;
 mod record;
@@ -62,6 +61,7 @@ use super::{
     login::{Interactive, StepUp},
     refreshing::Current,
     scheme::{Binding, BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
+    token_facts as jwt,
     vitals::Vitals,
 };
 use crate::secret::Secret;
@@ -133,6 +133,7 @@ impl AuthScheme for Oauth2 {
         let current = account.tokens.current();
         let current = current.as_ref().ok_or_else(|| not_ready(&self.credential))?;
         round.stamp = current.stamp;
+        out.token(&current.value.facts);
         let client = &self.accounts.client;
         if client.certificate.is_some() {
             out.bound_by_tls();
@@ -158,8 +159,7 @@ impl AuthScheme for Oauth2 {
         let mended = bound && self.is_mended(reply, &challenges, fresh_nonce);
         let verdict = judge(reply, &challenges, mended, round.attempt, self.logs_in());
         if let Some(current) = current.filter(|_| reply.is_refusal() && verdict != Verdict::Retry) {
-            let (token, record, now) = (&current.value.secret, &current.value.record, client.context.clock.now());
-            round.notes.extend(client.why_refused(&challenges, token, record, now));
+            round.refused = jwt::why(&challenges, &current.value.facts, client.context.clock.now());
         }
         round.challenges = challenges;
         verdict
