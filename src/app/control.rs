@@ -44,6 +44,7 @@ impl ControlState for Core {
             "hosts": snapshot.rules.hosts_count(),
             "generation": reload.generation,
             "in_force_since": rfc3339(reload.since),
+            "token_store": json!({ "kind": self.first.tokens.store.name(), "trouble": self.desk.tokens.trouble() }),
             "reload_error": reload.failure.map(|failure| self.redactor.mask_text(&failure.message).into_owned()),
             "connections": self.proxy.tasks.len(),
             "logins": self.desk.logins.open().iter().map(|pending| pending_json(pending)).collect::<Vec<_>>(),

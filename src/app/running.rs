@@ -76,6 +76,7 @@ impl Running {
         proxy.tasks.close();
         let grace = self.core.config().proxy.grace;
         let finished = tokio::time::timeout(grace, proxy.tasks.wait()).await.is_ok();
+        self.core.desk.tokens.settle().await;
         let console = proxy.console.clone();
         let _ = tokio::task::spawn_blocking(move || console.flush(Duration::from_secs(2))).await;
         finished

@@ -399,6 +399,8 @@ pub enum AuthErrorKind {
     Rejected,
     /// The token endpoint failed or answered rubbish: 502 `token-endpoint` (503 if it will pass: see `retry_after`).
     TokenEndpoint,
+    /// The store of tokens failed: 502 `token-endpoint` (503 if it will pass).
+    TokenStore,
     /// A person has to log in: 511 `login-needed`.
     LoginNeeded,
     /// The request has not the form that it claims, so it cannot be signed: 400 `bad-request`.

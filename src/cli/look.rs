@@ -22,16 +22,16 @@ use crate::{
 
 /// Reads and compiles what the flags choose, as a start would, with nothing listening. The runtime must outlive it.
 pub(super) fn ready(global: &Global) -> Result<(Runtime, Ready), Failure> {
-    ready_with(global, Clock::system(), &Redactor::default())
-}
-
-/// The same with a clock of the caller's, and a redactor that learns the secrets.
-pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Runtime, Ready), Failure> {
-    let (runtime, ready, _) = everything(global, clock, redactor)?;
+    let (runtime, ready, _) = ready_with(global, Clock::system(), &Redactor::default())?;
     Ok((runtime, ready))
 }
 
-fn everything(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Runtime, Ready, Loader), Failure> {
+/// The same with a clock of the caller's, and a redactor that learns the secrets.
+pub(super) fn ready_with(
+    global: &Global,
+    clock: Clock,
+    redactor: &Redactor,
+) -> Result<(Runtime, Ready, Loader), Failure> {
     let runtime = start::runtime()?;
     let (ready, loader) = {
         let _inside = runtime.enter();
@@ -50,7 +50,7 @@ fn everything(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Run
 /// What `login`, `logout` and `token` are done with where no proxy runs.
 pub(super) fn desk(global: &Global) -> Result<(Runtime, Desk), Failure> {
     let redactor = Redactor::default();
-    let (runtime, ready, loader) = everything(global, Clock::system(), &redactor)?;
+    let (runtime, ready, loader) = ready_with(global, Clock::system(), &redactor)?;
     let context = loader.context().cloned().ok_or_else(|| Failure::failed("nothing has been loaded"))?;
     let rules = Arc::new(ready.rules);
     let (found, named, tokens) = (rules.clone(), rules.clone(), rules);
@@ -60,6 +60,7 @@ pub(super) fn desk(global: &Global) -> Result<(Runtime, Desk), Failure> {
         names: Box::new(move || named.credential_names().map(str::to_owned).collect()),
         logins: context.logins.clone(),
         runner: context.fetch.clone(),
+        tokens: context.tokens.clone(),
     };
     Ok((runtime, desk))
 }

@@ -21,11 +21,18 @@ use crate::{
     metrics::Format,
     proxy::peer::Owner,
     secret::Secret,
+    tokens::MemoryStore,
 };
 
 /// A desk without credentials.
 pub(crate) fn desk() -> Desk {
-    Desk { find: Box::new(|_| None), names: Box::new(Vec::new), logins: Logins::default(), runner: Arc::new(NoNetwork) }
+    Desk {
+        find: Box::new(|_| None),
+        names: Box::new(Vec::new),
+        logins: Logins::default(),
+        runner: Arc::new(NoNetwork),
+        tokens: Arc::new(MemoryStore::default()),
+    }
 }
 
 /// An application that does nothing but count.

@@ -136,7 +136,13 @@ impl TokenStore for TokenFile {
         }))
     }
 
-    fn save<'a>(&'a self, key: &'a str, stored: &'a Stored, replaces: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn save<'a>(
+        &'a self,
+        key: &'a str,
+        stored: &'a Stored,
+        replaces: u64,
+        _fence: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         let (key, entry) = (key.to_owned(), Entry::from(stored));
         Box::pin(self.blocking(move |vault| {
             vault.update(|entries: &mut BTreeMap<String, Entry>| {
@@ -158,7 +164,7 @@ impl TokenStore for TokenFile {
             let mut pause = Duration::from_millis(2);
             loop {
                 match durable::lock(&path, Duration::ZERO) {
-                    Ok(held) => return Ok(Box::new(held) as StoreLock),
+                    Ok(held) => return Ok(StoreLock::new(0, held)),
                     Err(LockError::Busy(_)) if started.elapsed() < self.wait => tokio::time::sleep(pause).await,
                     Err(LockError::Busy(_)) => return Err(StoreError::Locked(key.to_owned())),
                     Err(LockError::Io(error)) => {
@@ -177,9 +183,9 @@ impl From<VaultError> for StoreError {
     }
 }
 
-/// An entry as it stands in the file.
+/// An entry as it is written.
 #[derive(Serialize, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     value: Held,
     generation: u64,
     seed: [u8; 32],
@@ -233,12 +239,12 @@ mod tests {
     #[tokio::test]
     async fn tokens_survive_the_process_and_older_generations_lose() {
         let dir = tempfile::tempdir().unwrap();
-        tokens(dir.path(), REFRESH_WAIT).save("k", &stored("a", 1), 0).await.unwrap();
+        tokens(dir.path(), REFRESH_WAIT).save("k", &stored("a", 1), 0, 0).await.unwrap();
         let again = tokens(dir.path(), REFRESH_WAIT);
         assert_eq!(again.load("k").await.unwrap(), Some(stored("a", 1)));
         assert_eq!(again.load("other").await.unwrap(), None);
-        again.save("k", &stored("b", 2), 1).await.unwrap();
-        let late = again.save("k", &stored("c", 2), 1).await;
+        again.save("k", &stored("b", 2), 1, 0).await.unwrap();
+        let late = again.save("k", &stored("c", 2), 1, 0).await;
         assert_eq!(late, Err(StoreError::Conflict { key: "k".into(), found: 2 }));
         assert_eq!(again.load("k").await.unwrap(), Some(stored("b", 2)));
     }
@@ -259,7 +265,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = tokens(dir.path(), REFRESH_WAIT);
         let values: Vec<Stored> = (0..8).map(|n| stored(&n.to_string(), 1)).collect();
-        let saves = values.iter().map(|value| store.save("k", value, 0));
+        let saves = values.iter().map(|value| store.save("k", value, 0, 0));
         let won = futures_util::future::join_all(saves).await.iter().filter(|result| result.is_ok()).count();
         assert_eq!(won, 1);
     }

@@ -27,6 +27,7 @@ use crate::{
         vitals::Vitals,
     },
     secret::Secret,
+    tokens::StoreError,
 };
 
 /// The tokens of one owner.
@@ -61,9 +62,18 @@ impl Account {
         let record = client.record(answer, None, sent, key)?;
         let token = client.token(Arc::new(record.clone()), key.cloned())?;
         let mut held = client.open(&self.owner, facts).await?;
-        held.save(record).await;
+        let stored = held.keep(record).await;
         self.tokens.put(token);
-        Ok(())
+        match stored {
+            Ok(()) | Err(StoreError::Unconfirmed(_)) => Ok(()),
+            Err(error) => Err(AuthError {
+                message: format!(
+                    "credential `{}`: the login has worked, but its tokens are in the memory of this process alone: {error}",
+                    client.credential
+                ),
+                ..client.store_error(&error)
+            }),
+        }
     }
 
     /// Waits for a token. Where a person is needed, the request begins a login and waits for it too.

@@ -28,6 +28,7 @@ use crate::{
         token_facts::TokenFacts,
     },
     secret::Secret,
+    tokens::StoreError,
 };
 
 /// The tokens of a credential, for commands.
@@ -134,7 +135,7 @@ impl Holder for Tokens {
             let mut held = account.client.open(&account.owner, &facts).await?;
             let there = held.record.as_ref().is_some_and(|record| !record.is_empty());
             if there {
-                held.save(Record::default()).await;
+                written(held.save(Record::default()).await).map_err(|error| account.client.store_error(&error))?;
             }
             account.tokens.clear();
             Ok(there)
@@ -154,7 +155,7 @@ impl Holder for Tokens {
             let record = Record::from_text(&text).map_err(|why| account.client.missing(&why))?;
             let facts = account.client.facts().await?;
             let mut held = account.client.open(&account.owner, &facts).await?;
-            held.save(record).await;
+            written(held.save(record).await).map_err(|error| account.client.store_error(&error))?;
             drop(held);
             account.tokens.clear();
             Ok(())
@@ -263,6 +264,11 @@ impl Client {
         }
         Ok(true)
     }
+}
+
+/// What no replica has confirmed is written all the same.
+fn written(result: Result<(), StoreError>) -> Result<(), StoreError> {
+    if matches!(result, Err(StoreError::Unconfirmed(_))) { Ok(()) } else { result }
 }
 
 fn grant_name(grant: Grant) -> &'static str {

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -117,7 +117,7 @@ impl Client {
         let key = self.proof_key(held.record.as_ref()).await?;
         let (answer, sent) = self.acquire(&facts, key.as_ref()).await?;
         let record = self.record(answer, None, sent, key.as_ref())?;
-        held.save(record.clone()).await;
+        let _ = held.keep(record.clone()).await;
         self.token(Arc::new(record), key)
     }
 
@@ -163,16 +163,26 @@ impl Client {
         }
         self.context.sources.learn(&refresh);
         let key = self.proof_key(Some(&record)).await?;
-        if record.rotates && record.spending.is_none() {
+        if record.rotates {
             let now = seconds(self.context.clock.now());
             let key = key.as_ref().and_then(|key| key.pem.clone());
-            held.save(Record { spending: Some(now), key: key.or(record.key.clone()), ..record.clone() }).await;
+            let begun = Record { spending: Some(now), key: key.or(record.key.clone()), ..record.clone() };
+            // What others cannot know of must not be spent: they would spend it too.
+            if let Err(error) = held.save(begun).await {
+                if error.is_overtaken()
+                    && let Some(token) = self.newer(held, current).await?
+                {
+                    return Ok(Some(token));
+                }
+                return if self.must_store() { Err(self.store_error(&error)) } else { Ok(None) };
+            }
         }
+        tracing::debug!(credential = %self.credential, generation = held.generation, "a refresh token is spent");
         let sent = self.context.clock.now();
         match self.ask(facts, &Ask::Refresh(&refresh), key.as_ref()).await {
             Ok(answer) => {
                 let next = self.record(answer, Some(&record), sent, key.as_ref())?;
-                held.save(next.clone()).await;
+                let _ = held.keep(next.clone()).await;
                 self.token(Arc::new(next), key).map(Some)
             }
             Err(Failure::Refused(refusal)) if refusal.code == "invalid_grant" => {
@@ -180,7 +190,7 @@ impl Client {
                     return Ok(Some(token));
                 }
                 let dead = Record { spent: true, ..record };
-                held.save(dead.clone()).await;
+                let _ = held.keep(dead.clone()).await;
                 if seeded && dead.spending.is_some() {
                     return Err(self.dead(&dead));
                 }
@@ -447,9 +457,9 @@ impl Client {
         }
     }
 
-    fn store_error(&self, error: &StoreError) -> AuthError {
-        let retry_after = matches!(error, StoreError::Locked(_)).then_some(1);
-        self.endpoint_error(&format!("the token store failed: {error}"), retry_after)
+    pub(super) fn store_error(&self, error: &StoreError) -> AuthError {
+        let message = format!("credential `{}`: the token store failed: {error}", self.credential);
+        AuthError { kind: AuthErrorKind::TokenStore, message, retry_after: error.passes().then_some(1) }
     }
 }
 
@@ -478,25 +488,76 @@ impl Held<'_> {
         Ok(())
     }
 
-    /// Keeps a record: when this returns it survives a crash, or memory is all there is.
-    pub(super) async fn save(&mut self, record: Record) {
-        let generation = self.generation.max(self.on_disk) + 1;
-        let stored = Stored { value: record.to_text(), generation, seed: self.seed };
-        self.owner.keep(stored.clone());
-        self.record = Some(record);
-        self.generation = generation;
-        if self.lock.is_none() {
-            return;
+    /// Stores a record. After an error nothing has changed, except that a record which is only unconfirmed is written.
+    pub(super) async fn save(&mut self, record: Record) -> Result<(), StoreError> {
+        let stored = self.next(&record);
+        if let Some(lock) = &self.lock {
+            let saved = self.client.context.tokens.save(&self.key, &stored, self.on_disk, lock.fence).await;
+            if matches!(saved, Ok(()) | Err(StoreError::Unconfirmed(_))) {
+                self.on_disk = stored.generation;
+            }
+            saved?;
         }
-        match self.client.context.tokens.save(&self.key, &stored, self.on_disk).await {
-            Ok(()) => self.on_disk = generation,
-            // What was spent is spent, so going on with what is in memory is the best there is.
-            Err(error) => {
-                tracing::error!(credential = %self.client.credential, %error, "the new tokens could not be stored");
+        self.take(stored, record);
+        Ok(())
+    }
+
+    /// Keeps what a server has answered, which nothing can undo: if it cannot be stored now, it is used from memory and
+    /// stored as soon as that works.
+    pub(super) async fn keep(&mut self, record: Record) -> Result<(), StoreError> {
+        // Written down before the attempt: `save` moves `on_disk` on if a record is only unconfirmed.
+        let (stored, replaces) = (self.next(&record), self.on_disk);
+        let saved = self.save(record.clone()).await;
+        if let Err(error) = &saved {
+            let credential = &self.client.credential;
+            self.take(stored.clone(), record);
+            if error.is_overtaken() {
+                tracing::error!(%credential, %error, "the new tokens are not stored: another process has stored others");
+            } else {
+                tracing::error!(%credential, %error, "the new tokens are not stored yet, and lost if the process ends now");
+                self.store_later(stored, replaces);
             }
         }
+        saved
+    }
+
+    /// The next generation.
+    fn next(&self, record: &Record) -> Stored {
+        Stored { value: record.to_text(), generation: self.generation.max(self.on_disk) + 1, seed: self.seed }
+    }
+
+    fn take(&mut self, stored: Stored, record: Record) {
+        self.generation = stored.generation;
+        self.record = Some(record);
+        self.owner.keep(stored);
+    }
+
+    /// Goes on trying to store a generation, until it is there or somebody else has stored another one. The lock is kept
+    /// that long: whoever got it now would spend what is spent.
+    fn store_later(&mut self, stored: Stored, replaces: u64) {
+        let Some(lock) = self.lock.take() else { return };
+        let (tokens, key) = (self.client.context.tokens.clone(), self.key.clone());
+        let credential = self.client.credential.clone();
+        let work = async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                tokio::time::sleep(pause).await;
+                match tokens.save(&key, &stored, replaces, lock.fence).await {
+                    Ok(()) => return tracing::info!(%credential, "the new tokens are stored now"),
+                    Err(error) if error.is_overtaken() => {
+                        return tracing::warn!(%credential, %error, "newer tokens are stored than those kept in memory");
+                    }
+                    Err(_) => pause = (pause * 2).min(LAST_PAUSE),
+                }
+            }
+        };
+        self.client.context.fetch.detach(Box::pin(work));
     }
 }
+
+/// Pauses between attempts to store what could not be stored.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
 
 fn sha256(text: &str) -> [u8; 32] {
     let mut hash = [0; 32];
