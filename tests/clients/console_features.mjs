@@ -140,7 +140,10 @@ await notice('curl copied');
 const again = await rows(page).count();
 await page.keyboard.press('r');
 await count(again + 1);
+// What was sent again is opened.
+await page.waitForFunction(() => [...document.querySelectorAll('.rows [data-x]')].at(-1)?.getAttribute('aria-selected') === 'true' && document.querySelector('.detail .panel'));
 await choose(page, 'notify=true');
+await page.waitForFunction(() => document.querySelectorAll('.row.send').length === 3);
 await page.locator('.row[aria-selected=true][data-x]').focus();
 await page.keyboard.press('ArrowLeft');
 await page.waitForFunction(() => document.querySelectorAll('.row.send').length === 0);

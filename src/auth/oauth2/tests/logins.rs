@@ -389,6 +389,7 @@ async fn a_401_is_explained_from_challenge_and_claims() {
         ready(&*scheme, &setup.context).await.unwrap();
         let mut round = Round { stamp: 1, ..Round::default() };
         review(&*scheme, 401, challenge, &mut round);
-        assert!(round.notes.len() == 1 && round.notes[0].contains(said), "{challenge}: {:?}", round.notes);
+        let told = round.refused.as_ref().map(|refused| refused.text()).unwrap_or_default();
+        assert!(told.contains(said), "{challenge}: {told}");
     }
 }
