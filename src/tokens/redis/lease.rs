@@ -19,7 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     RedisStore,
-    link::{BUDGET, Link},
+    link::{BUDGET, Link, PATIENCE},
     records::{self, Asked, Names},
 };
 use crate::tokens::{StoreError, StoreLock, key::hex};
@@ -42,7 +42,8 @@ impl RedisStore {
         let queue =
             self.0.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(names.hash.clone()).or_default().clone();
         let turn = self.turn(queue, key, started).await?;
-        self.0.link.survey(&names.record).await?;
+        let survey = self.0.link.survey(&names.record).await?;
+        tokio::time::sleep(self.0.link.unsettled(&survey).await).await;
         let mut news = self.0.link.news();
         let token = random()?;
         let (fence, clean, generation) = loop {
@@ -188,5 +189,3 @@ const LIFE: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_secs(30);
 /// Who waits looks this often, news or not.
 const POLL: Duration = Duration::from_millis(250);
-/// What a holder whose lease ran out is still waited for: the time that it may need to connect again, and to notice.
-const PATIENCE: Duration = Duration::from_secs(4);

@@ -116,6 +116,8 @@ fn slot(key: &str) -> u16 {
 pub(super) struct Survey {
     /// Replicas that follow it now.
     pub(super) replicas: u64,
+    /// How long it runs; `None` if it does not say.
+    uptime: Option<Duration>,
     /// `maxmemory_policy`
     policy: String,
 }
@@ -125,6 +127,7 @@ impl Survey {
         let field = |name: &str| text.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
         Self {
             replicas: field("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or(0),
+            uptime: field("uptime_in_seconds").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
             policy: field("maxmemory_policy").unwrap_or_default().to_owned(),
         }
     }
@@ -170,6 +173,8 @@ struct State {
     /// The URL of the last attempt.
     url: Option<Secret>,
     count: u64,
+    /// When a connection was made that is not the first one.
+    again: Option<Instant>,
 }
 
 impl Link {
@@ -288,6 +293,14 @@ impl Link {
         .await
     }
 
+    /// How long to wait before anything is spent: a server that has just started, or another one after a failover, may
+    /// have fallen back, and those who know newer tokens need the time to put them back.
+    pub(super) async fn unsettled(&self, survey: &Survey) -> Duration {
+        let since = self.state.lock().await.again.map(|at| at.elapsed());
+        let left = |since: Option<Duration>| since.map_or(Duration::ZERO, |since| PATIENCE.saturating_sub(since));
+        left(survey.uptime).max(left(since))
+    }
+
     /// How many replicas have confirmed all writes of this connection, asked of the server that keeps `key`.
     pub(super) async fn confirmed(&self, key: &str) -> Result<u64, StoreError> {
         let key: Arc<str> = key.into();
@@ -325,6 +338,7 @@ impl Link {
             Ok(open) => {
                 state.count += 1;
                 state.failed = None;
+                state.again = (state.count > 1).then(Instant::now);
                 state.open = Some((state.count, open.clone()));
                 Ok((state.count, open))
             }
@@ -533,6 +547,8 @@ async fn pem(path: &Path) -> Result<Vec<u8>, Fault> {
     tokio::fs::read(path).await.map_err(|error| Fault::lasting(format!("cannot read {}: {error}", path.display())))
 }
 
+/// What somebody is waited for who may still store something newer: the time to connect again, and to notice.
+pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 /// Time for one operation with all its attempts, as long as nothing hangs.
 pub(super) const BUDGET: Duration = Duration::from_secs(4);
 /// Time for a connection, with TLS, login and the questions of the Sentinels.
@@ -558,14 +574,14 @@ mod tests {
 
     #[test]
     fn what_a_server_says_is_read_and_eviction_refused() {
-        let said = "# Memory\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n# Replication\r\nconnected_slaves:2\r\n";
+        let said = "uptime_in_seconds:7\r\n# Memory\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n# Replication\r\nconnected_slaves:2\r\n";
         let survey = Survey::read(said);
-        assert_eq!(survey, Survey { replicas: 2, policy: "allkeys-lru".into() });
+        assert_eq!(survey, Survey { replicas: 2, uptime: Some(Duration::from_secs(7)), policy: "allkeys-lru".into() });
         assert!(
             matches!(survey.check().unwrap_err().at("r"), StoreError::Unavailable(why) if why.contains("noeviction"))
         );
         for fine in ["noeviction", "volatile-lru", ""] {
-            assert!(Survey { replicas: 0, policy: fine.into() }.check().is_ok());
+            assert!(Survey { policy: fine.into(), ..Survey::default() }.check().is_ok());
         }
     }
 }
