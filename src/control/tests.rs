@@ -23,7 +23,13 @@ use crate::{
 
 /// A desk without credentials.
 pub(crate) fn desk() -> Desk {
-    Desk { find: Box::new(|_| None), names: Box::new(Vec::new), logins: Logins::default(), runner: Arc::new(NoNetwork) }
+    Desk {
+        find: Box::new(|_| None),
+        names: Box::new(Vec::new),
+        clients: Box::new(Vec::new),
+        logins: Logins::default(),
+        runner: Arc::new(NoNetwork),
+    }
 }
 
 /// An application that does nothing but count.

@@ -193,6 +193,7 @@ class Proxy:
 
     def start(self, log="info"):
         addresses = self.folder / "addresses.json"
+        addresses.unlink(missing_ok=True)
         self.out = open(self.folder / "stdout", "wb")
         self.err = open(self.folder / "stderr", "wb")
         self.process = subprocess.Popen(

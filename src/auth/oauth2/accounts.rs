@@ -16,7 +16,7 @@ use super::{
     config::{Grant, Oauth2Config},
     device,
     dpop::ProofKey,
-    keep::{Owner, Token},
+    keep::{Owner, Token, store_later},
 };
 use crate::{
     auth::{
@@ -43,7 +43,11 @@ impl Account {
         let ahead = client.config.auto_refresh;
         let tokens = Refreshing::new(&client.credential, &context.clock, &context.fetch, ahead, WAIT, move |current| {
             let (client, owner) = (asker.clone(), whose.clone());
-            Box::pin(async move { client.fetch(&owner, current.as_deref()).await })
+            Box::pin(async move {
+                let fetched = client.fetch(&owner, current.as_deref()).await;
+                store_unsaved(&client, &owner);
+                fetched
+            })
         });
         Arc::new(Self { client: client.clone(), owner, tokens })
     }
@@ -61,8 +65,30 @@ impl Account {
         let token = client.token(Arc::new(record.clone()), key.cloned())?;
         let mut held = client.open(&self.owner, facts).await?;
         held.save(record).await;
+        drop(held);
+        store_unsaved(client, &self.owner);
         self.tokens.put(token);
-        Ok(())
+        self.settle().await
+    }
+
+    /// Waits a moment for the store to take what it could not; the error says that memory is all there is.
+    pub(super) async fn settle(&self) -> Result<(), AuthError> {
+        let _ = tokio::time::timeout(SETTLE, async {
+            while self.owner.unsaved().is_some() {
+                tokio::time::sleep(SETTLE / 20).await;
+            }
+        })
+        .await;
+        match self.owner.unsaved() {
+            None => Ok(()),
+            Some(why) => Err(self.client.endpoint_error(
+                &format!(
+                    "there are new tokens, but they could not be stored: {why}. A running proxy has them in memory and \
+                     tries again; a command that ends has lost them"
+                ),
+                None,
+            )),
+        }
     }
 
     /// Waits for a token. Where a person is needed, the request begins a login and waits for it too.
@@ -82,6 +108,15 @@ impl Account {
         let context = &self.client.context;
         let login = Arc::new(OneLogin { account: self.clone(), always: ask.step_up.is_some() });
         context.logins.require(login, ask, &context.fetch, needed).await
+    }
+}
+
+/// Goes on trying to store what the store could not take.
+fn store_unsaved(client: &Arc<Client>, owner: &Arc<Owner>) {
+    if owner.unsaved().is_some() {
+        let (client, owner) = (client.clone(), owner.clone());
+        let runner = client.context.fetch.clone();
+        runner.detach(Box::pin(async move { store_later(&client, &owner).await }));
     }
 }
 
@@ -144,11 +179,15 @@ impl Accounts {
         self.find(client.map(Arc::from).as_ref(), None)
     }
 
-    fn find(&self, client: Option<&Arc<str>>, subject: Option<&Subject>) -> Arc<Account> {
+    /// True if each named client has tokens of its own.
+    pub(super) fn keeps_clients_apart(&self) -> bool {
         let config = &self.client.config;
         // One refresh token in the file is one token, whoever uses it.
-        let apart = !config.share && config.grant != Some(Grant::RefreshToken);
-        let client = client.filter(|_| apart);
+        !config.share && config.grant != Some(Grant::RefreshToken)
+    }
+
+    fn find(&self, client: Option<&Arc<str>>, subject: Option<&Subject>) -> Arc<Account> {
+        let client = client.filter(|_| self.keeps_clients_apart());
         if client.is_none() && subject.is_none() {
             return self.own.clone();
         }
@@ -298,3 +337,5 @@ impl fmt::Debug for SharedTokens {
 const WAIT: Duration = Duration::from_secs(35);
 /// Clients of the proxy and subjects whose tokens are kept in memory.
 const MAX_OTHERS: usize = 1024;
+/// Time for a store to come back while somebody waits.
+const SETTLE: Duration = Duration::from_secs(3);

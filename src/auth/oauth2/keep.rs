@@ -4,8 +4,11 @@
 //! all of its family. Before a refresh token is spent, the store says so: a process that dies in between leaves word.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -62,11 +65,24 @@ pub(super) struct Owner {
     pub(super) subject: Option<Secret>,
     /// The newest generation, also if the store could not take it.
     newest: Mutex<Option<Stored>>,
+    /// Why the store could not take it.
+    unsaved: Mutex<Option<String>>,
+    /// Somebody is at it.
+    saving: AtomicBool,
 }
 
 impl Owner {
     pub(super) fn new(client: Option<Arc<str>>, subject: Option<Secret>) -> Self {
-        Self { client, subject, newest: Mutex::default() }
+        Self { client, subject, ..Self::default() }
+    }
+
+    /// Why the newest generation is not in the store, if it should be and is not.
+    pub(super) fn unsaved(&self) -> Option<String> {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn saved(&self, outcome: Result<(), String>) {
+        *self.unsaved.lock().unwrap_or_else(PoisonError::into_inner) = outcome.err();
     }
 
     fn newest(&self) -> Option<Stored> {
@@ -163,12 +179,21 @@ impl Client {
         if record.rotates && record.spending.is_none() {
             let now = seconds(self.context.clock.now());
             let key = key.as_ref().and_then(|key| key.pem.clone());
-            held.save(Record { spending: Some(now), key: key.or(record.key.clone()), ..record.clone() }).await;
+            held.announce(Record { spending: Some(now), key: key.or(record.key.clone()), ..record.clone() }).await?;
         }
         let sent = self.context.clock.now();
         match self.ask(facts, &Ask::Refresh(&refresh), key.as_ref()).await {
             Ok(answer) => {
-                let next = self.record(answer, Some(&record), sent, key.as_ref())?;
+                let successor = answer.refresh_token.clone();
+                let next = match self.record(answer, Some(&record), sent, key.as_ref()) {
+                    Ok(next) => next,
+                    // The old refresh token is spent, whatever came with the new one.
+                    Err(error) => {
+                        let refresh = successor.or_else(|| record.refresh.clone());
+                        held.save(Record { access: None, refresh, spending: None, ..record }).await;
+                        return Err(error);
+                    }
+                };
                 held.save(next.clone()).await;
                 self.token(Arc::new(next), key).map(Some)
             }
@@ -474,25 +499,91 @@ impl Held<'_> {
         Ok(())
     }
 
-    /// Keeps a record: when this returns it survives a crash, or memory is all there is.
-    pub(super) async fn save(&mut self, record: Record) {
-        let generation = self.generation.max(self.on_disk) + 1;
-        let stored = Stored { value: record.to_text(), generation, seed: self.seed };
-        self.owner.keep(stored.clone());
-        self.record = Some(record);
-        self.generation = generation;
-        if self.lock.is_none() {
-            return;
-        }
-        match self.client.context.tokens.save(&self.key, &stored, self.on_disk).await {
-            Ok(()) => self.on_disk = generation,
-            // What was spent is spent, so going on with what is in memory is the best there is.
-            Err(error) => {
-                tracing::error!(credential = %self.client.credential, %error, "the new tokens could not be stored");
+    /// Says in the store that the refresh token is about to be spent. If it cannot be said, what the server will answer
+    /// could not be kept either: then the token stays as it is, unless nothing would be lost with it.
+    async fn announce(&mut self, record: Record) -> Result<(), AuthError> {
+        let stored = self.next(&record);
+        match self.write(&stored).await {
+            Err(error) if self.client.must_store() => {
+                let why = format!(
+                    "the token store failed: {error}. The refresh token was not spent, because its successor could not be \
+                     kept; it is tried again as soon as the store can be written"
+                );
+                return Err(self.client.endpoint_error(&why, Some(1)));
             }
+            Err(error) => tracing::warn!(credential = %self.client.credential, %error, "tokens are not stored"),
+            Ok(()) => {}
+        }
+        self.hold(record, stored);
+        Ok(())
+    }
+
+    /// Keeps a record: when this returns it survives a crash, or memory is all there is, and the owner knows why.
+    pub(super) async fn save(&mut self, record: Record) {
+        let stored = self.next(&record);
+        // What was spent is spent, so going on with what is in memory is the best there is.
+        self.hold(record, stored.clone());
+        self.put(&stored).await;
+    }
+
+    /// Writes what memory has and the store has not.
+    async fn catch_up(&mut self) {
+        match self.owner.newest().filter(|newest| newest.seed == self.seed && newest.generation > self.on_disk) {
+            Some(newest) if self.lock.is_some() => self.put(&newest).await,
+            Some(_) => {}
+            None => self.owner.saved(Ok(())),
         }
     }
+
+    /// The generation that `record` will be.
+    fn next(&self, record: &Record) -> Stored {
+        Stored { value: record.to_text(), generation: self.generation.max(self.on_disk) + 1, seed: self.seed }
+    }
+
+    fn hold(&mut self, record: Record, stored: Stored) {
+        self.generation = stored.generation;
+        self.record = Some(record);
+        self.owner.keep(stored);
+    }
+
+    async fn put(&mut self, stored: &Stored) {
+        let outcome = self.write(stored).await;
+        if let Err(error) = &outcome {
+            tracing::error!(credential = %self.client.credential, %error, "the new tokens could not be stored");
+        }
+        self.owner.saved(outcome.map_err(|error| error.to_string()));
+    }
+
+    async fn write(&mut self, stored: &Stored) -> Result<(), StoreError> {
+        if self.lock.is_some() {
+            self.client.context.tokens.save(&self.key, stored, self.on_disk).await?;
+            self.on_disk = stored.generation;
+        }
+        Ok(())
+    }
 }
+
+/// Tries again and again to store what could not be stored, until that succeeds or the owner has gone. Two do not try at
+/// the same time.
+pub(super) async fn store_later(client: &Client, owner: &Arc<Owner>) {
+    if owner.saving.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let mut pause = FIRST_PAUSE;
+    // Where nobody uses the credential any more it is given up after a while.
+    while owner.unsaved().is_some() && (Arc::strong_count(owner) > 1 || pause < LAST_PAUSE) {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+        let Ok(facts) = client.facts().await else { continue };
+        if let Ok(mut held) = client.open(owner, &facts).await {
+            held.catch_up().await;
+        }
+    }
+    owner.saving.store(false, Ordering::Release);
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LAST_PAUSE: Duration = Duration::from_secs(30);
 
 fn sha256(text: &str) -> [u8; 32] {
     let mut hash = [0; 32];
