@@ -131,7 +131,12 @@ const OPEN_PARAMETERS: &[&str] = &[
 ];
 
 fn normal(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
+    let mut normal = String::with_capacity(name.len());
+    for piece in name.split(['-', '_']) {
+        normal.push_str(piece);
+    }
+    normal.make_ascii_lowercase();
+    normal
 }
 
 impl Names {
@@ -203,8 +208,10 @@ impl Redactor {
     }
 
     pub(super) fn header_spans(&self, name: &str, value: &[u8]) -> Vec<Span> {
-        let lower = name.to_ascii_lowercase();
-        match lower.as_str() {
+        // Names of this protocol's library are in lower case already.
+        let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+        let lower = if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) };
+        match lower.as_ref() {
             _ if self.reveals() => Vec::new(),
             "authorization" | "proxy-authorization" => authorization_spans(value),
             "cookie" => value_of_pairs(value, b';', usize::MAX),

@@ -28,6 +28,9 @@ use super::{
 };
 use crate::{clock, upstream::tap::write_gathered};
 
+/// How often the time without a byte fits into the whole time that an ended connection is read on.
+const LINGERS: u32 = 5;
+
 /// What a connection and the requests on it share.
 #[derive(Debug, Default)]
 pub struct Shared {
@@ -60,6 +63,11 @@ impl Shared {
     pub fn running(self: &Arc<Self>) -> Running {
         self.running.fetch_add(1, Ordering::Relaxed);
         Running { shared: Arc::clone(self), offered: false }
+    }
+
+    /// Whether an exchange runs or an answer is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.running.load(Ordering::Relaxed) > 0 || self.offered.load(Ordering::Relaxed) > 0
     }
 
     /// Queues an interim answer (1xx) in front of the answer to the current request. HTTP/1 only.
@@ -131,6 +139,8 @@ pub struct Deadlines {
     pub head: Duration,
     /// Without any progress.
     pub idle: Duration,
+    /// Without a byte from a client that still sends after our side was closed.
+    pub linger: Duration,
 }
 
 /// A client connection with strict framing and deadlines.
@@ -145,6 +155,8 @@ pub struct Guard<IO> {
     ready: BytesMut,
     /// What follows once `ready` is taken.
     fate: Fate,
+    /// The client has closed its side.
+    gone: bool,
     deadlines: Deadlines,
     timer: Pin<Box<Sleep>>,
     /// False for a tunnel, which may be silent as long as it likes; true for HTTP/2.
@@ -155,6 +167,8 @@ pub struct Guard<IO> {
     /// How many pieces had been offered when the timer last looked, and since when it has been as many.
     offers: Option<(usize, Instant)>,
     interim: Bytes,
+    /// Since when our side is closed, and the last byte of a client that was still sending then.
+    lingering: Option<(Instant, Instant)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +191,7 @@ impl<IO> Guard<IO> {
             held: BytesMut::new(),
             ready: BytesMut::new(),
             fate: Fate::Open,
+            gone: false,
             deadlines,
             timer: Box::pin(tokio::time::sleep(deadlines.idle.min(deadlines.head))),
             watch_raw: false,
@@ -185,6 +200,7 @@ impl<IO> Guard<IO> {
             head_since: None,
             offers: None,
             interim: Bytes::new(),
+            lingering: None,
         }
     }
 
@@ -312,6 +328,7 @@ impl<IO: AsyncRead + Unpin> Guard<IO> {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
             if buf.filled().len() == before {
+                self.gone = true;
                 self.fate = Fate::Ended;
                 return Poll::Ready(Ok(true));
             }
@@ -327,6 +344,7 @@ impl<IO: AsyncRead + Unpin> Guard<IO> {
         ready!(Pin::new(&mut self.io).poll_read(cx, &mut fresh))?;
         if fresh.filled().is_empty() {
             // The client went away inside a head.
+            self.gone = true;
             self.held.clear();
             self.fate = Fate::Ended;
             return Poll::Ready(Ok(true));
@@ -339,6 +357,37 @@ impl<IO: AsyncRead + Unpin> Guard<IO> {
             self.head_since = Some(Instant::now());
         }
         Poll::Ready(Ok(false))
+    }
+}
+
+impl<IO: AsyncRead + Unpin> Guard<IO> {
+    /// Whether the client was in the middle of a message, or of one that was refused, when its connection ended.
+    fn interrupted(&self) -> bool {
+        !self.framing.is_raw() && !self.gone && (!self.framing.in_head() || self.shared.violation.get().is_some())
+    }
+
+    /// Reads and drops until the client closes or its time is up.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut space = [0_u8; 8192];
+        while let Some((since, last)) = &mut self.lingering {
+            let mut dropped = ReadBuf::new(&mut space);
+            let now = Instant::now();
+            let linger = self.deadlines.linger;
+            if now >= *since + linger * LINGERS {
+                break;
+            }
+            match Pin::new(&mut self.io).poll_read(cx, &mut dropped) {
+                Poll::Ready(Ok(())) if !dropped.filled().is_empty() => *last = now,
+                Poll::Ready(_) => break,
+                Poll::Pending => {
+                    let due = (*since + linger * LINGERS).min(*last + linger);
+                    self.timer.as_mut().reset(due);
+                    ready!(self.timer.as_mut().poll(cx));
+                    break;
+                }
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -409,7 +458,7 @@ impl<IO: AsyncWrite + Unpin> Guard<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let poll = Pin::new(&mut this.io).poll_write(cx, buf);
@@ -438,8 +487,19 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
         this.wrote(cx, poll)
     }
 
+    /// Closes our side. What an interrupted client still sends is read and dropped for a while: a socket closed over
+    /// unread bytes is reset, and the reset takes the answer with it before the client has read it (RFC 9112, 9.6).
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+            if !this.interrupted() {
+                return Poll::Ready(Ok(()));
+            }
+            let now = Instant::now();
+            this.lingering = Some((now, now));
+        }
+        this.poll_linger(cx).map(Ok)
     }
 }
 

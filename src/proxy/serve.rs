@@ -28,6 +28,9 @@ use super::{
     peer::{self, Owner},
 };
 
+/// How long an ended connection waits for the next byte of a client that had not yet sent its whole request.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Accepts connections until the proxy is closing.
 pub async fn accept(proxy: Arc<Proxy>, listener: TcpListener) {
     let permits = Arc::new(Semaphore::new(proxy.snapshot().settings.limits.connections));
@@ -96,7 +99,7 @@ async fn overloaded(mut socket: TcpStream) {
 fn deadlines(conn: &Connection) -> (usize, Deadlines) {
     let snapshot = conn.proxy.snapshot();
     let limits = &snapshot.settings.limits;
-    (limits.head_bytes, Deadlines { head: limits.header_timeout, idle: limits.idle_timeout })
+    (limits.head_bytes, Deadlines { head: limits.header_timeout, idle: limits.idle_timeout, linger: LINGER })
 }
 
 /// Serves HTTP/1 until the client or the proxy ends it.
@@ -164,7 +167,14 @@ where
         ended = &mut serving => ended,
         () = conn.proxy.closing.cancelled() => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            // A client has to answer before its connection is over. One that is silent and waits for nothing is left.
+            loop {
+                match timeout(LINGER, serving.as_mut()).await {
+                    Ok(ended) => break ended,
+                    Err(_) if conn.shared.is_busy() => {}
+                    Err(_) => break Ok(()),
+                }
+            }
         }
     };
     if let Err(error) = ended {

@@ -1,6 +1,7 @@
 """HTTP Message Signatures against an implementation that is not ours, on every algorithm that it knows."""
 
 import datetime
+import json
 
 import pytest
 import requests
@@ -121,6 +122,22 @@ def test_the_server_refuses_what_was_tampered_with_repeated_or_old(scene):
     assert straight("/p?a=1", b"body") == "repeated nonce"
     there, client = scene(more=", created: false, digest: sha-256")
     assert client.ask(there.base, b"").status_code == 401, "this server wants to know the age"
+
+
+@pytest.mark.parametrize("minutes, more, accepted", [
+    (0, "", True), (4, "", True), (6, "", False), (4, ", expires_in: 5m", True), (4, ", expires_in: 1m", False)])
+def test_the_server_refuses_what_is_old_or_expired(proxy, judges, minutes, more, accepted):
+    secret = canary("shared")
+    there = judges(Verifier(algorithms.HMAC_SHA256, secret.encode()), "http")
+    one = proxy(f"version: 1\nrules:\n  - {{name: S, host: \"{there.base}\", auth: {{type: http_signature, algorithm: "
+                f"hmac-sha256, key_id: ours, secret: {secret}{more}}}}}\n", canaries=[secret]).start()
+    then = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=minutes)
+    told = one.command("explain", "GET", f"{there.base}/p", "--json", "--show-secrets", "--at", then.strftime("%FT%TZ"))
+    assert told.returncode == 0, told.stderr
+    headers = dict(json.loads(told.stdout)["request"]["headers"])
+    answer = requests.get(f"{there.base}/p", headers=headers, timeout=DEADLINE)
+    assert answer.status_code == (200 if accepted else 401), answer.text
+    assert accepted or "expires" in answer.text or "age" in answer.text or "old" in answer.text, answer.text
 
 
 def test_other_signatures_stay(scene):

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::harness::{Client, Origin, Proxy, RawConn, RawOrigin, TestCa, client::post, proxy, raw::OK, until, within};
 
 fn rule(origin: &Origin, token: &str) -> String {
@@ -170,6 +172,22 @@ async fn sigterm_lets_running_exchanges_finish() {
 }
 
 #[tokio::test]
+async fn a_silent_http2_client_does_not_hold_up_the_end() {
+    let ca = TestCa::new();
+    let origin = Origin::tls(ca.server(&["h2", "http/1.1"])).await;
+    let proxy = proxy::with(rule(&origin, "t")).trusting(&ca).start().await;
+    let mut silent = Client::new(&proxy).raw_tls(origin.addr.to_string().as_str()).await;
+    silent.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
+    // The server's own settings: it is HTTP/2 from here on.
+    assert!(!silent.read_until(b"\x04\0\0\0\0\0").await.is_empty());
+    let began = std::time::Instant::now();
+    proxy.terminate();
+    assert_eq!(proxy.wait(), Some(0));
+    let took = began.elapsed();
+    assert!(took < std::time::Duration::from_secs(9), "{took:?}: the whole of the grace");
+}
+
+#[tokio::test]
 async fn configured_limits_hold() {
     let origin = Origin::plain().await;
     let config = format!(
@@ -193,6 +211,16 @@ async fn configured_limits_hold() {
     let answer = client.send(post(&origin.url("/"), vec![b'x'; 200_000])).await;
     answer.is_problem(413, "body-too-large");
     assert_eq!(origin.hits(), 0);
+
+    // A client that sends on, and reads only when all is sent, still finds the answer.
+    let mut conn = client.raw().await;
+    let length = 8 << 20;
+    conn.send(format!("POST http://{addr}/ HTTP/1.1\r\nHost: {addr}\r\nContent-Length: {length}\r\n\r\n")).await;
+    let mut stream = conn.into_stream();
+    within("all of the body", stream.write_all(&vec![b'x'; length])).await.expect("it is read to its end");
+    let mut answer = Vec::new();
+    within("the answer", stream.read_to_end(&mut answer)).await.expect("no reset");
+    assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
 
     // A head that never ends, and a connection that says nothing.
     for start in ["GET http://", ""] {

@@ -248,7 +248,7 @@ impl Store {
 
     /// Keeps an exchange that somebody else recorded.
     pub fn import(&self, row: Row, detail: &serde_json::Value) {
-        self.shared.keep_entry(row, detail.to_string().as_bytes());
+        self.shared.keep_entry(row, &bytes_of(detail));
     }
 
     /// Forgets everything that is kept.
@@ -349,11 +349,11 @@ impl Renderer {
                 let row = Row::of(exchange, Some(&self.redactor));
                 let environment = self.environment.as_deref();
                 let detail = json::stored(exchange, &self.redactor, environment, self.body_limit);
-                (row, detail.to_string().into_bytes())
+                (row, bytes_of(&detail))
             }
             Item::Tunnel(tunnel) => {
                 let detail = json::of_tunnel(tunnel, &self.redactor);
-                (Row::of_tunnel(tunnel, &self.redactor), detail.to_string().into_bytes())
+                (Row::of_tunnel(tunnel, &self.redactor), bytes_of(&detail))
             }
         }
     }
@@ -371,8 +371,19 @@ fn work(store: &Weak<Shared>, render: &Renderer) {
                 Err(_) => tracing::error!("an exchange could not be kept"),
             }
         }
+        drop(shared);
+        // One wake for what comes in the meantime, in place of one for each exchange.
+        std::thread::sleep(GATHERING);
     }
 }
+
+/// A value whose keys are all texts always has a form.
+fn bytes_of(detail: &serde_json::Value) -> Vec<u8> {
+    serde_json::to_vec(detail).unwrap_or_default()
+}
+
+/// How long exchanges gather before they are rendered.
+const GATHERING: Duration = Duration::from_millis(20);
 
 /// How long the thread waits for work before it looks whether the store is still wanted.
 const IDLE: Duration = Duration::from_secs(1);
