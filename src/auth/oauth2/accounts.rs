@@ -16,7 +16,8 @@ use super::{
     config::{Grant, Oauth2Config},
     device,
     dpop::ProofKey,
-    keep::{Owner, Token, store_later},
+    entry::{Owner, store_later},
+    keep::Token,
 };
 use crate::{
     auth::{

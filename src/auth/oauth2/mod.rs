@@ -1,7 +1,7 @@
 //! `oauth2`: access tokens from an authorization server (RFC 6749 and its family), or one that is configured.
 //!
 //! From the outside in: `config` and `check` are what a user writes; `accounts` says whose tokens a request gets; `keep`
-//! is the life of a token between store and server; `client` asks the server, with the parameters of `grants`
+//! is the life of a token between store (`entry`) and server; `client` asks the server, with the parameters of `grants`
 //! (`exchange`, `assertion`), the proof of `client_auth` and `dpop`, over the form of `request`; `answer` reads what
 //! comes back and `explain` says what went wrong. `authorize` (with `par` and `id_token`) and `device` are logins, for
 //! `auth::login`; `holder` is what the `token` commands do.
@@ -17,6 +17,7 @@ pub mod config;
 mod device;
 mod discovery;
 mod dpop;
+mod entry;
 mod exchange;
 mod explain;
 mod grants;
