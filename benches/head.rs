@@ -47,7 +47,7 @@ fn scheme(place: Place, name: &str) -> Option<Arc<dyn AuthScheme>> {
     let context = BuildContext {
         clock: Clock::system(),
         fetch: Arc::new(Upstream::new(UpstreamSettings::default(), Clock::system())),
-        sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_| {}))),
+        sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_, _| {}))),
         tokens: Arc::new(MemoryStore::default()),
         shared: SharedTokens::default(),
         logins: Logins::default(),

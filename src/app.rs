@@ -5,6 +5,7 @@
 
 mod control;
 mod follow;
+mod metrics;
 mod running;
 
 use std::{
@@ -44,6 +45,7 @@ use crate::{
         tokens::Desk,
     },
     loading::{self, Loader, MakeContext, Origin, Ready},
+    metrics::Meters,
     paths::DataDir,
     proxy::{Proxy, Settings, Snapshot, client::Clients, page::Page, serve},
     rules::{
@@ -109,8 +111,11 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
         let learn = redactor.clone();
         let keys = KeySources::from(&config.tokens);
         let stores = Arc::new(LazyStores::new(data_dir.clone(), keys));
-        let sources = SecretSources::new(config.secrets.ttl, Arc::new(move |secret: &Secret| learn.add(secret)))
-            .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
+        let sources = SecretSources::new(
+            config.secrets.ttl,
+            Arc::new(move |secret: &Secret, lifetime| learn.add(secret, lifetime)),
+        )
+        .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let fetch = Arc::new(upstream.clone());
         BuildContext {
             clock: clock.clone(),
@@ -338,6 +343,7 @@ impl Core {
             upstream,
             leaves: Leaves::new(authority).map_err(|error| StartError::Failed(error.to_string()))?,
             console,
+            meters: Meters::default(),
             clock: Clock::system(),
             default_tls: Arc::new(TlsPolicy { extra_ca: None, ca_only: false }),
             page: Page { ca_pem: ca_pem.clone(), proxy: base.proxy_address.to_string() },

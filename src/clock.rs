@@ -1,6 +1,10 @@
 //! Time and randomness, replaceable as one, so that a signature can be reproduced.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
@@ -38,6 +42,12 @@ impl Clock {
     /// A clock over a source of the caller's own.
     pub fn from_source(source: Arc<dyn Source>) -> Self {
         Self(source)
+    }
+
+    /// The same clock, `seconds` ahead: that of somebody else, whose difference from ours is known.
+    #[must_use]
+    pub fn ahead_by(&self, seconds: i64) -> Self {
+        if seconds == 0 { self.clone() } else { Self(Arc::new(ShiftedSource { clock: self.clone(), seconds })) }
     }
 
     /// The current wall-clock time.
@@ -93,6 +103,36 @@ impl Clock {
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
+    }
+}
+
+/// A time some seconds later, or earlier if negative; the same time where there is no such.
+pub fn shifted(time: SystemTime, seconds: i64) -> SystemTime {
+    let by = Duration::from_secs(seconds.unsigned_abs());
+    let moved = if seconds < 0 { time.checked_sub(by) } else { time.checked_add(by) };
+    moved.unwrap_or(time)
+}
+
+struct ShiftedSource {
+    clock: Clock,
+    seconds: i64,
+}
+
+impl Source for ShiftedSource {
+    fn now(&self) -> SystemTime {
+        shifted(self.clock.now(), self.seconds)
+    }
+
+    fn fill_random(&self, bytes: &mut [u8]) {
+        self.clock.fill_random(bytes);
+    }
+
+    fn wall(&self) -> SystemTime {
+        shifted(self.clock.wall(), self.seconds)
+    }
+
+    fn fixed_nonce(&self) -> Option<&str> {
+        self.clock.fixed_nonce()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod control;
 pub mod durable;
 pub mod hardening;
 pub mod loading;
+pub mod metrics;
 pub mod paths;
 pub mod proxy;
 pub mod rules;

@@ -185,7 +185,9 @@ fn secret_variables(tree: &Node, config: &Config) -> Vec<String> {
             Value::Mapping(entries) => {
                 for entry in entries {
                     match entry.key.name.as_ref() {
-                        "credentials" | "auth" | "headers" | "clients" => collect(&entry.value, &mut names),
+                        "credentials" | "auth" | "headers" | "clients" | "metrics_token" => {
+                            collect(&entry.value, &mut names)
+                        }
                         _ => open.push(&entry.value),
                     }
                 }

@@ -143,7 +143,7 @@ const SECRET: &str = "s3cr3t/value+with=odd&signs";
 pub fn masking(data: &[u8]) {
     static REDACTOR: LazyLock<Redactor> = LazyLock::new(|| {
         let redactor = Redactor::new(&RedactConfig::default());
-        redactor.add(&Secret::new(SECRET));
+        redactor.add_derived(SECRET);
         redactor
     });
     let at = data.first().map_or(0, |first| usize::from(*first)).min(data.len());

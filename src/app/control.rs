@@ -17,7 +17,9 @@ use crate::{
         replay::{self, Entrance},
         tokens::{Desk, pending_json},
     },
+    metrics::Format,
     rules::Lookup,
+    secret::Secret,
     target::Target,
 };
 
@@ -56,6 +58,22 @@ impl ControlState for Core {
                 "not_shown": counts.not_shown,
             },
         })
+    }
+
+    fn metrics(&self, format: Format) -> String {
+        format.render(self.families())
+    }
+
+    fn metrics_token(&self) -> BoxFuture<'_, Option<Secret>> {
+        Box::pin(async {
+            let text = self.first.console.metrics_token.as_ref()?;
+            let token = self.loader.context()?.sources.read(text).await;
+            token.inspect_err(|error| tracing::warn!(%error, "`console.metrics_token` cannot be read")).ok()
+        })
+    }
+
+    fn is_stale(&self) -> bool {
+        self.reloader.store().status().failure.is_some()
     }
 
     fn console(&self) -> &Console {
@@ -118,7 +136,7 @@ impl ControlState for Core {
     }
 
     fn is_ready(&self) -> bool {
-        self.is_ready.load(Ordering::Acquire)
+        self.is_ready.load(Ordering::Acquire) && !self.proxy.closing.is_cancelled()
     }
 
     fn reload(&self) -> BoxFuture<'_, Result<String, String>> {

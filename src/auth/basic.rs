@@ -63,7 +63,7 @@ impl Build for BasicConfig {
         let value = Held::new(name, fields, &context.sources, move |secrets| {
             let [username, password] = secrets else { return Err(not_ready(&owner)) };
             let encoded = credentials(&owner, username.expose(), password.expose(), charset)?;
-            sources.learn(&encoded);
+            sources.learn_lasting(&encoded);
             let header = header_value(&owner, "password", &format!("Basic {}", encoded.expose()))?;
             Ok(Login { username: username.expose().to_owned(), password: password.clone(), header })
         })?;

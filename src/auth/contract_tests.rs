@@ -90,7 +90,7 @@ fn listening() -> (BuildContext, Arc<Mutex<Vec<String>>>) {
     let hook = known.clone();
     let sources = Sources::new(
         std::time::Duration::from_secs(300),
-        Arc::new(move |secret| hook.lock().unwrap().push(secret.expose().to_owned())),
+        Arc::new(move |secret, _| hook.lock().unwrap().push(secret.expose().to_owned())),
     );
     (BuildContext { sources: Arc::new(sources), ..context() }, known)
 }

@@ -24,6 +24,7 @@ use super::{
     refreshing::{Fetched, Refreshing},
     scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
     sources::Sources,
+    vitals::Vitals,
 };
 use crate::{clock::Clock, config::units::HumanDuration, secret::Secret};
 
@@ -264,6 +265,10 @@ impl AuthScheme for Exec {
             }
             Ok(self.output.current().as_ref().and_then(|current| current.value.token.clone()))
         })
+    }
+
+    fn vitals(&self) -> Option<Vitals> {
+        Some(self.output.vitals())
     }
 
     fn describe(&self) -> String {

@@ -92,7 +92,7 @@ impl<T: Send + Sync + 'static> Held<T> {
         if let Some(literals) = literals {
             for (field, literal) in held.fields.iter().zip(&literals) {
                 if !field.open {
-                    sources.learn(literal);
+                    sources.learn_lasting(literal);
                 }
             }
             let value = (held.make)(&literals).map_err(|error| vec![error.message])?;
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     fn held(text: &str) -> Result<Held<String>, Vec<String>> {
-        let sources = Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_| {})).with_eager_files());
+        let sources = Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_, _| {})).with_eager_files());
         Held::new("c", vec![Field::secret(&Text::parse(text).unwrap())], &sources, |secrets| {
             header_value("c", "value", secrets[0].expose()).map(|value| value.to_str().unwrap_or("?").to_owned())
         })

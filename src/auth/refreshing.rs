@@ -8,7 +8,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -20,6 +20,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{
     fetch::Fetch,
     scheme::{AuthError, AuthErrorKind, Ready},
+    vitals::{TokenState, Vitals},
 };
 use crate::clock::Clock;
 
@@ -76,6 +77,8 @@ struct Inner<T> {
     /// The last generation that was forgotten.
     cleared: AtomicU64,
     state: Mutex<State>,
+    /// Requests that wait for a fetch.
+    waiting: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -85,6 +88,12 @@ struct State {
     /// After a failure: when to try again, and what to tell until then.
     pause: Option<(Instant, AuthError)>,
     forced: Option<Instant>,
+    /// When the last value came.
+    last: Option<SystemTime>,
+    refreshed: u64,
+    failed: u64,
+    /// The last fetch ended with the word that a person has to log in.
+    login_needed: bool,
 }
 
 /// Gives the outcome once it is there.
@@ -113,6 +122,7 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
             refused: AtomicU64::new(0),
             cleared: AtomicU64::new(0),
             state: Mutex::default(),
+            waiting: AtomicUsize::new(0),
         }))
     }
 
@@ -189,8 +199,7 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
     /// Puts a value in place that came another way, such as by a login. A fetch in flight may still replace it.
     pub fn put(&self, fetched: Fetched<T>) {
         let mut state = self.0.lock();
-        state.failures = 0;
-        state.pause = None;
+        self.0.succeeded(&mut state);
         let stamp = self.0.next_stamp();
         self.0.current.store(Some(Arc::new(self.0.generation(fetched, stamp))));
         self.0.refused.store(0, Ordering::Relaxed);
@@ -199,7 +208,7 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
     /// Forgets the value and earlier failures.
     pub fn clear(&self) {
         let mut state = self.0.lock();
-        (state.failures, state.pause, state.forced) = (0, None, None);
+        (state.failures, state.pause, state.forced, state.login_needed) = (0, None, None, false);
         // Generations go on counting, so that a late refusal of an old one is known as such.
         self.0.cleared.fetch_max(self.0.current.load().as_ref().map_or(0, |current| current.stamp), Ordering::Relaxed);
         self.0.current.store(None);
@@ -219,6 +228,29 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
             }
         };
         self.wait(flight).await
+    }
+
+    /// How it is doing.
+    pub fn vitals(&self) -> Vitals {
+        let now = self.0.clock.now();
+        let current = self.0.current.load();
+        let state = self.0.lock();
+        let word = match current.as_ref() {
+            Some(current) if current.is_good(now) => TokenState::Good,
+            _ if state.login_needed => TokenState::LoginNeeded,
+            _ if state.failures > 0 => TokenState::Failing,
+            Some(_) => TokenState::Expired,
+            None => TokenState::Empty,
+        };
+        Vitals {
+            state: word,
+            expires: current.as_ref().and_then(|current| current.end),
+            last_refresh: state.last,
+            refreshed: state.refreshed,
+            failed: state.failed,
+            failures: state.failures,
+            waiting: self.0.waiting.load(Ordering::Relaxed),
+        }
     }
 
     fn is_good(&self) -> bool {
@@ -263,6 +295,7 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
     }
 
     async fn wait(&self, mut flight: Flight) -> Result<(), AuthError> {
+        let _waiting = Waiting::new(&self.0.waiting);
         let outcome = tokio::time::timeout(self.0.wait, flight.wait_for(Option::is_some)).await;
         match outcome {
             Ok(Ok(result)) => result.clone().unwrap_or(Ok(())),
@@ -281,16 +314,20 @@ impl<T> Inner<T> {
         let mut state = self.lock();
         let result = match result {
             Ok(fetched) => {
-                state.failures = 0;
-                state.pause = None;
+                self.succeeded(&mut state);
                 let stamp = self.next_stamp();
                 self.current.store(Some(Arc::new(self.generation(fetched, stamp))));
                 Ok(())
             }
             // Nothing was asked of a server, so there is nothing to go easy on.
-            Err(error) if error.kind == AuthErrorKind::LoginNeeded => Err(error),
+            Err(error) if error.kind == AuthErrorKind::LoginNeeded => {
+                state.login_needed = true;
+                Err(error)
+            }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
+                state.failed += 1;
+                state.login_needed = false;
                 let pause = self.pause(state.failures, error.retry_after);
                 state.pause = Some((Instant::now() + pause, error.clone()));
                 Err(error)
@@ -299,6 +336,14 @@ impl<T> Inner<T> {
         self.refused.store(0, Ordering::Relaxed);
         state.flight = None;
         result
+    }
+
+    fn succeeded(&self, state: &mut State) {
+        state.failures = 0;
+        state.pause = None;
+        state.login_needed = false;
+        state.refreshed += 1;
+        state.last = Some(self.clock.now());
     }
 
     fn next_stamp(&self) -> u64 {
@@ -349,6 +394,22 @@ impl<T> fmt::Debug for Refreshing<T> {
             .field("credential", &self.0.credential)
             .field("stamp", &stamp)
             .finish_non_exhaustive()
+    }
+}
+
+/// Somebody waits until this is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

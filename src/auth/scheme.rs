@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use rustls::sign::CertifiedKey;
 
 pub use super::outgoing::{BodyPlan, Outgoing, Reframe, Trace, origin_form, request_target};
-use super::{challenge::Challenge, holdings::Holder, login::Interactive};
+use super::{challenge::Challenge, holdings::Holder, login::Interactive, vitals::Vitals};
 use crate::{secret::Secret, target::Target};
 
 /// One configured way to prove who we are.
@@ -120,6 +120,11 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
 
     /// Set if it holds tokens that a person may want to see, renew or revoke.
     fn holder(&self) -> Option<Arc<dyn Holder>> {
+        None
+    }
+
+    /// How it is doing, if it is fetched and runs out. Asks nobody.
+    fn vitals(&self) -> Option<Vitals> {
         None
     }
 

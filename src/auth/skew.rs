@@ -9,10 +9,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::header;
+use http::{HeaderMap, header};
 
 use super::scheme::Reply;
-use crate::target::{Scheme, Target};
+use crate::{
+    clock::shifted,
+    target::{Scheme, Target},
+};
 
 /// The clock offsets that one credential has learnt, by origin.
 #[derive(Debug, Default)]
@@ -41,10 +44,15 @@ impl Skew {
     /// over TLS or from this machine. `now` is our own clock. True if that moved the clock, so that another attempt
     /// can bring another answer.
     pub fn learn_date(&self, reply: &Reply<'_>, now: SystemTime) -> bool {
-        let trusted = reply.target.scheme == Scheme::Https || reply.target.host.ip().is_some_and(|ip| ip.is_loopback());
-        let date = reply.headers.get(header::DATE).filter(|_| trusted).and_then(|date| date.to_str().ok());
+        self.learn_from(reply.target, reply.headers, now)
+    }
+
+    /// The same for the answer to a request of our own.
+    pub fn learn_from(&self, target: &Target, headers: &HeaderMap, now: SystemTime) -> bool {
+        let trusted = target.scheme == Scheme::Https || target.host.ip().is_some_and(|ip| ip.is_loopback());
+        let date = headers.get(header::DATE).filter(|_| trusted).and_then(|date| date.to_str().ok());
         let Some(date) = date.and_then(|date| httpdate::parse_http_date(date).ok()) else { return false };
-        self.set(reply.target, seconds_between(now, date))
+        self.set(target, seconds_between(now, date))
     }
 
     /// Sets the offset of `target` in seconds. False if it is what was known, or beyond [`MAX_OFFSET`].
@@ -67,12 +75,6 @@ impl Skew {
     }
 }
 
-fn shifted(time: SystemTime, seconds: i64) -> SystemTime {
-    let by = Duration::from_secs(seconds.unsigned_abs());
-    let moved = if seconds < 0 { time.checked_sub(by) } else { time.checked_add(by) };
-    moved.unwrap_or(time)
-}
-
 fn seconds_between(from: SystemTime, to: SystemTime) -> i64 {
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     match to.duration_since(from) {
@@ -88,7 +90,7 @@ const MAX_TARGETS: usize = 1024;
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Request, StatusCode};
+    use http::{Request, StatusCode};
 
     use super::*;
     use crate::auth::scheme::Hop;

@@ -26,7 +26,16 @@ use crate::{
 };
 
 /// Called with every secret that becomes known, so that it can be masked wherever it might be shown.
-pub type KnownSecrets = Arc<dyn Fn(&Secret) + Send + Sync>;
+pub type KnownSecrets = Arc<dyn Fn(&Secret, Lifetime) + Send + Sync>;
+
+/// How long a secret matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// The configuration names it or where it is: it stays until that changes.
+    Lasting,
+    /// A token, a session, a code: others follow it.
+    Passing,
+}
 
 /// Finds a credential by its name, for `${token:name}`.
 pub type CredentialLookup = Arc<dyn Fn(&str) -> Option<Arc<dyn AuthScheme>> + Send + Sync>;
@@ -83,10 +92,19 @@ impl Sources {
         let _ = self.credentials.set(lookup);
     }
 
-    /// Tells the masking that `secret` must never be shown.
+    /// Tells the masking that `secret`, which others will follow, must never be shown.
     pub fn learn(&self, secret: &Secret) {
+        self.learn_for(secret, Lifetime::Passing);
+    }
+
+    /// Tells the masking that a secret of the configuration must never be shown.
+    pub fn learn_lasting(&self, secret: &Secret) {
+        self.learn_for(secret, Lifetime::Lasting);
+    }
+
+    fn learn_for(&self, secret: &Secret, lifetime: Lifetime) {
         if !secret.is_empty() {
-            (self.known)(secret);
+            (self.known)(secret, lifetime);
         }
     }
 
@@ -128,9 +146,11 @@ impl Sources {
 
     /// The value of a text; an `open` one may be shown.
     pub(crate) async fn text(&self, text: &Text, open: bool, refused: Option<&Secret>) -> Result<Secret, AuthError> {
+        let is_token = |reference: &Reference| matches!(reference, Reference::Token(_) | Reference::IdToken(_));
+        let lifetime = if text.references().any(is_token) { Lifetime::Passing } else { Lifetime::Lasting };
         let learn = |secret: &Secret| {
             if !open {
-                self.learn(secret);
+                self.learn_for(secret, lifetime);
             }
         };
         let mut whole = zeroize::Zeroizing::new(String::new());
@@ -361,7 +381,7 @@ mod tests {
     fn sources() -> (Sources, Arc<Mutex<Vec<String>>>) {
         let known = Arc::new(Mutex::new(Vec::new()));
         let seen = known.clone();
-        let hook: KnownSecrets = Arc::new(move |secret| seen.lock().unwrap().push(secret.expose().to_owned()));
+        let hook: KnownSecrets = Arc::new(move |secret, _| seen.lock().unwrap().push(secret.expose().to_owned()));
         (Sources::new(Duration::from_secs(300), hook).with_eager_files(), known)
     }
 

@@ -44,7 +44,7 @@ pub(crate) fn context_with(fetch: Arc<dyn Fetch>, clock: Clock) -> BuildContext 
     BuildContext {
         clock,
         fetch,
-        sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_| {})).with_eager_files()),
+        sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_, _| {})).with_eager_files()),
         tokens: Arc::new(MemoryStore::default()),
         shared: super::oauth2::SharedTokens::default(),
         logins: super::login::Logins::default(),
@@ -79,7 +79,7 @@ impl crate::clock::Source for HandClock {
     }
 }
 
-type Answering = dyn Fn(usize, &str) -> Result<http::Response<Bytes>, FetchError> + Send + Sync;
+type Answering = dyn Fn(usize, &http::Request<String>) -> Result<http::Response<Bytes>, FetchError> + Send + Sync;
 
 /// A token endpoint: answers the n-th request (from 0) with this body, and remembers it.
 pub(crate) struct Endpoint {
@@ -92,6 +92,13 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn new(
         answer: impl Fn(usize, &str) -> Result<http::Response<Bytes>, FetchError> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Self::judging(move |n, request| answer(n, request.body()))
+    }
+
+    /// The same, by the whole request.
+    pub(crate) fn judging(
+        answer: impl Fn(usize, &http::Request<String>) -> Result<http::Response<Bytes>, FetchError> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new(Self { answer: Box::new(answer), seen: Mutex::default(), gate: tokio::sync::Semaphore::new(1000) })
     }
@@ -119,14 +126,14 @@ impl Fetch for Via {
         let endpoint = self.0.clone();
         Box::pin(async move {
             let request = request.map(|body| String::from_utf8(body.to_vec()).unwrap());
-            let body = request.body().clone();
+            let kept = request.clone();
             let n = {
                 let mut seen = endpoint.seen.lock().unwrap();
                 seen.push(request);
                 seen.len() - 1
             };
             endpoint.gate.acquire().await.unwrap().forget();
-            (endpoint.answer)(n, &body)
+            (endpoint.answer)(n, &kept)
         })
     }
 

@@ -87,13 +87,24 @@ fn list(global: &Global, reach: &Reach) -> Result<u8, Failure> {
     }
     let text = |holding: &Value, key: &str| inert(holding[key].as_str().unwrap_or("-")).to_string();
     let all: Vec<&Value> = all.as_array().into_iter().flatten().collect();
-    let mut columns = vec!["credential", "state", "expires", "grant", "scope"];
+    let mut columns = vec!["credential", "state", "expires", "last_refresh", "failures", "grant", "scope"];
     if all.iter().any(|holding| holding["client"].is_string()) {
         columns.insert(1, "client");
     }
-    let title = |key: &&str| if *key == "expires" { "ENDS".to_owned() } else { key.to_uppercase() };
+    let cell = |holding: &Value, key: &&str| match *key {
+        "failures" => match holding["failures"].as_u64() {
+            Some(count) if count > 0 => count.to_string(),
+            _ => "-".to_owned(),
+        },
+        key => text(holding, key),
+    };
+    let title = |key: &&str| match *key {
+        "expires" => "ENDS".to_owned(),
+        "last_refresh" => "REFRESHED".to_owned(),
+        key => key.to_uppercase(),
+    };
     let mut rows = vec![columns.iter().map(title).collect::<Vec<_>>()];
-    rows.extend(all.iter().map(|holding| columns.iter().map(|key| text(holding, key)).collect()));
+    rows.extend(all.iter().map(|holding| columns.iter().map(|key| cell(holding, key)).collect()));
     output::data(table(&rows))?;
     Ok(0)
 }

@@ -218,6 +218,7 @@ pub(super) fn console(raw: RawConsole, errors: &mut Vec<Diagnostic>) -> ConsoleC
         keep_age: raw.keep.age.map_or(default.keep_age, HumanDuration::get),
         keep_bytes: raw.keep.bytes.map_or(default.keep_bytes, |size| size.0),
         body_limit: raw.body_limit.map_or(default.body_limit, |size| size.get()),
+        metrics_token: raw.metrics_token,
     }
 }
 

@@ -210,6 +210,8 @@ pub struct ConsoleConfig {
     pub keep_bytes: u64,
     /// Bytes of each body that are kept and shown. Default 1 MiB.
     pub body_limit: usize,
+    /// With which other users of the machine may read `/metrics`.
+    pub metrics_token: Option<Text>,
 }
 
 /// `tokens:`
@@ -403,6 +405,7 @@ impl Default for ConsoleConfig {
             keep_age: Duration::from_secs(24 * 60 * 60),
             keep_bytes: 256 << 20,
             body_limit: 1 << 20,
+            metrics_token: None,
         }
     }
 }

@@ -152,6 +152,9 @@ pub struct RawConsole {
     pub keep: RawKeep,
     /// Bytes of each body that are kept and shown. Default 1MiB.
     pub body_limit: Option<ByteSize>,
+    /// A bearer token with which other users of this machine may read `/metrics`, and nothing else: `${file:...}` or
+    /// `${env:...}`. Without it only the user of the proxy may.
+    pub metrics_token: Option<Text>,
 }
 
 /// `console.keep`

@@ -158,7 +158,7 @@ impl Printer {
 /// The mask for what stands below a key.
 fn below(mask: Mask, key: &str, value: &Node) -> Mask {
     match (mask, key) {
-        (Mask::All, _) | (_, "clients" | "cookies") => Mask::All,
+        (Mask::All, _) | (_, "clients" | "cookies" | "metrics_token") => Mask::All,
         (Mask::Plain, "vars") => Mask::Variable,
         (Mask::Plain, "set") => Mask::Header,
         (Mask::Plain, "credentials") => Mask::Credential,

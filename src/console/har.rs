@@ -48,6 +48,9 @@ pub fn entries(detail: &Value) -> Vec<Value> {
         if let Some(error) = send["error"].as_str() {
             entry["_error"] = error.into();
         }
+        if send["interim"].as_array().is_some_and(|statuses| !statuses.is_empty()) {
+            entry["_interim"] = send["interim"].clone();
+        }
         entries.push(entry);
         offset += time;
     }
@@ -166,7 +169,11 @@ fn headers_of(request: &Value) -> Vec<Value> {
 }
 
 fn version(protocol: &str) -> &'static str {
-    if protocol.eq_ignore_ascii_case("h2") || protocol == "HTTP/2" { "HTTP/2" } else { "HTTP/1.1" }
+    match protocol {
+        "h2" | "HTTP/2" => "HTTP/2",
+        "h3" => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
 }
 
 fn fields(headers: &Value) -> Vec<Value> {
@@ -207,6 +214,39 @@ pub fn import(
 /// Entries of one file.
 const MAX_ENTRIES: usize = 50_000;
 
+/// The body of an answer as it is kept: text, or base64 of what is none. Secrets are masked under the encoding too.
+fn insert_content(content: &Value, redactor: &Redactor, response: &mut Value) {
+    let Some(text) = content["text"].as_str() else { return };
+    if content["encoding"] != "base64" {
+        response["body"] = redactor.mask_text(text).into();
+        return;
+    }
+    let Ok(bytes) = STANDARD.decode(text) else { return };
+    response["body_base64"] = STANDARD.encode(redactor.mask_bytes(&bytes)).into();
+}
+
+/// The body of a request: its text, or the parameters of a form.
+fn posted(data: &Value) -> Option<String> {
+    if let Some(text) = data["text"].as_str().filter(|text| !text.is_empty()) {
+        return Some(text.to_owned());
+    }
+    let params = data["params"].as_array().filter(|params| !params.is_empty())?;
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    for param in params {
+        form.append_pair(param["name"].as_str().unwrap_or_default(), param["value"].as_str().unwrap_or_default());
+    }
+    Some(form.finish())
+}
+
+/// As records name it: programs write `h2`, `http/2.0`, `HTTP/2` or nothing.
+fn protocol(version: &Value) -> &'static str {
+    match version.as_str().unwrap_or_default().to_ascii_lowercase().as_str() {
+        "h2" | "http/2" | "http/2.0" => "h2",
+        "h3" | "http/3" | "http/3.0" => "h3",
+        _ => "http/1.1",
+    }
+}
+
 fn imported(entry: &Value, redactor: &Redactor, id: u64) -> (Row, Value) {
     let text = |value: &Value| redactor.mask_text(value.as_str().unwrap_or_default()).into_owned();
     let url = redactor.mask_url(entry["request"]["url"].as_str().unwrap_or_default()).into_owned();
@@ -215,9 +255,11 @@ fn imported(entry: &Value, redactor: &Redactor, id: u64) -> (Row, Value) {
         fields
             .map(|field| {
                 let name = field["name"].as_str().unwrap_or_default().to_ascii_lowercase();
-                let value = field["value"].as_str().unwrap_or_default();
-                json!([name, String::from_utf8_lossy(&redactor.mask_header(&name, value.as_bytes()))])
+                (name, field["value"].as_str().unwrap_or_default())
             })
+            // Browsers list the pseudo-header fields of HTTP/2 too: the URL and the method say the same.
+            .filter(|(name, _)| !name.is_empty() && !name.starts_with(':'))
+            .map(|(name, value)| json!([name, String::from_utf8_lossy(&redactor.mask_header(&name, value.as_bytes()))]))
             .collect()
     };
     let started = entry["startedDateTime"].as_str().unwrap_or_default();
@@ -227,29 +269,30 @@ fn imported(entry: &Value, redactor: &Redactor, id: u64) -> (Row, Value) {
     let duration = entry["time"].as_f64().filter(|ms| *ms >= 0.0).unwrap_or(0.0);
     let (scheme, rest) = url.split_once("://").unwrap_or(("", url.as_str()));
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned();
-    let received = entry["response"]["content"]["size"].as_u64().unwrap_or(0);
+    let size = |value: &Value| value.as_f64().filter(|bytes| *bytes >= 0.0).map(|bytes| bytes as u64);
+    let received = size(&entry["response"]["content"]["size"]).unwrap_or(0);
+    let sent = size(&entry["request"]["bodySize"]).unwrap_or(0);
+    // Chrome's word for what never got an answer.
+    let error =
+        ["_error", "_errorText"].iter().find_map(|name| entry["response"][name].as_str().or(entry[name].as_str()));
+    let error = error.filter(|_| status.is_none()).map(|error| redactor.mask_text(error).into_owned());
     let request = json!({
         "method": text(&entry["request"]["method"]), "target": super::store::path_of(&url),
-        "headers": masked(&entry["request"]), "changes": [], "body_bytes": entry["request"]["bodySize"],
-        "body": entry["request"]["postData"]["text"].as_str().map(|body| redactor.mask_text(body).into_owned()),
+        "headers": masked(&entry["request"]), "changes": [], "body_bytes": sent,
+        "body": posted(&entry["request"]["postData"]).map(|body| redactor.mask_text(&body).into_owned()),
     });
     let content = &entry["response"]["content"];
-    let encoded = content["encoding"] == "base64";
-    let body = content["text"].as_str();
-    let response = json!({
-        "status": status, "headers": masked(&entry["response"]), "body_bytes": received,
-        "body": body.filter(|_| !encoded).map(|body| redactor.mask_text(body).into_owned()),
-        "body_base64": body.filter(|_| encoded),
-    });
+    let mut response = json!({ "status": status, "headers": masked(&entry["response"]), "body_bytes": received });
+    insert_content(content, redactor, &mut response);
     let timing = |name: &str| entry["timings"][name].as_f64().filter(|ms| *ms >= 0.0);
     let send = json!({
-        "kind": "request", "protocol": entry["request"]["httpVersion"], "target": format!("{scheme}://{host}"),
+        "kind": "request", "protocol": protocol(&entry["request"]["httpVersion"]), "target": format!("{scheme}://{host}"),
         "request": request, "interim": [], "response": response, "injected": [], "canonical": [], "notes": [],
         "timing": {
             "dns_ms": timing("dns"), "connect_ms": timing("connect").map(|connect| connect - timing("ssl").unwrap_or(0.0)), "tls_ms": timing("ssl"),
             "wait_ms": timing("wait"), "body_ms": timing("receive"),
         },
-        "error": null,
+        "error": error,
     });
     let row = Row {
         id,
@@ -266,10 +309,10 @@ fn imported(entry: &Value, redactor: &Redactor, id: u64) -> (Row, Value) {
         url: url.clone(),
         outcome: if status.is_some() { Outcome::Answered } else { Outcome::Broken },
         status,
-        error: None,
+        error: error.clone(),
         sends: 1,
         own_sends: 0,
-        sent_bytes: entry["request"]["bodySize"].as_u64().unwrap_or(0),
+        sent_bytes: sent,
         received_bytes: received,
         rule: None,
         credentials: Vec::new(),
@@ -281,7 +324,8 @@ fn imported(entry: &Value, redactor: &Redactor, id: u64) -> (Row, Value) {
         "id": id, "kind": "exchange", "imported": true, "started": started, "client": {"address": null, "name": "import"},
         "method": row.method, "url": url, "target": send["target"], "rule": null, "credential": [], "environment": null,
         "request": {"target": url, "protocol": send["protocol"], "headers": send["request"]["headers"]},
-        "sends": [send], "response": {"status": status, "headers": [], "body_bytes": received}, "error": null,
+        "sends": [send], "response": {"status": status, "headers": [], "body_bytes": received},
+        "error": error.map(|message| json!({"id": null, "message": message})),
         "notes": ["from a HAR file"], "duration_ms": duration,
     });
     (row, detail)
@@ -334,6 +378,73 @@ mod tests {
         assert_eq!((row.id, row.host.as_str(), row.path.as_str(), row.status), (11, "h", "/p?q=1", Some(302)));
         assert_eq!(detail["sends"][0]["response"]["body_base64"], "AAE=");
         assert!(import(&json!({"a": 1}), &Redactor::default(), || 1).is_err());
+    }
+
+    #[test]
+    fn what_browsers_leave_out_or_add_is_no_obstacle() {
+        let chrome = json!({
+            "_initiator": {"type": "other"}, "_priority": "High", "_resourceType": "document", "connection": "44",
+            "startedDateTime": "2026-01-31T12:00:00.000Z", "time": 12.5, "cache": {}, "pageref": "page_1",
+            "request": {"method": "POST", "url": "https://h:8443/a?b=c", "httpVersion": "http/2.0", "headersSize": -1, "bodySize": 7,
+                "headers": [{"name": ":authority", "value": "h:8443"}, {"name": "Accept", "value": "*/*"}], "cookies": [],
+                "queryString": [], "postData": {"mimeType": "application/x-www-form-urlencoded", "text": "",
+                    "params": [{"name": "a b", "value": "1&2"}]}},
+            "response": {"status": 200, "statusText": "", "httpVersion": "http/2.0", "headers": [], "cookies": [], "redirectURL": "",
+                "content": {"size": 4, "mimeType": "image/png", "text": "AAECAw==", "encoding": "base64"}, "headersSize": -1,
+                "bodySize": -1, "_transferSize": 99, "_error": null},
+            "timings": {"blocked": 1.2, "dns": -1, "ssl": -1, "connect": -1, "send": 0.1, "wait": 9.0, "receive": 2.2,
+                "_blocked_queueing": 0.4},
+        });
+        let blocked = json!({
+            "startedDateTime": "2026-01-31T14:00:00.000+02:00", "time": 0,
+            "request": {"method": "GET", "url": "http://gone.example/", "headers": []},
+            "response": {"status": 0, "_error": "net::ERR_NAME_NOT_RESOLVED", "content": {"size": -1}},
+            "timings": {},
+        });
+        // Firefox leaves out what it does not know, times and contents among it.
+        let firefox = json!({
+            "startedDateTime": "2026-01-31T13:00:00.000+01:00",
+            "request": {"bodySize": 0, "method": "GET", "url": "https://f.example", "httpVersion": "HTTP/2", "headers": []},
+            "response": {"status": 304, "content": {"mimeType": "text/plain", "size": 0, "comment": "not there"}, "headersSize": 1.5},
+            "timings": {"blocked": 0}, "time": -1, "_securityState": "secure",
+        });
+        let file = json!({"log": {"version": "1.2", "entries": [chrome, blocked, firefox, {}, null]}});
+        let mut ids = 1..;
+        let rows = import(&file, &Redactor::default(), || ids.next().unwrap()).unwrap();
+        let (row, detail) = &rows[0];
+        assert_eq!((row.host.as_str(), row.status, row.sent_bytes, row.received_bytes), ("h:8443", Some(200), 7, 4));
+        let send = &detail["sends"][0];
+        assert_eq!(send["protocol"], "h2");
+        assert_eq!(send["request"]["headers"], json!([["accept", "*/*"]]));
+        assert_eq!(send["request"]["body"], "a+b=1%262");
+        assert_eq!(send["response"]["body_base64"], "AAECAw==");
+        let (row, detail) = &rows[1];
+        assert_eq!(
+            (row.outcome, row.status, row.error.as_deref()),
+            (Outcome::Broken, None, Some("net::ERR_NAME_NOT_RESOLVED"))
+        );
+        assert_eq!(detail["error"]["message"], "net::ERR_NAME_NOT_RESOLVED");
+        assert_eq!(row.started_ms, rows[2].0.started_ms);
+        let (row, _) = &rows[2];
+        assert_eq!((row.path.as_str(), row.status, row.duration_ms), ("/", Some(304), 0.0));
+        assert_eq!(rows.len(), 5);
+        // What was taken in goes out again as a whole file.
+        for (_, detail) in &rows[..3] {
+            assert_eq!(entries(detail).len(), 1, "{detail}");
+        }
+    }
+
+    #[test]
+    fn secrets_under_base64_are_masked() {
+        let (redactor, secret) = (Redactor::default(), "s3cr3t-value-of-some-length");
+        redactor.add_derived(secret);
+        let content = |text: &str| {
+            json!({"log": {"entries": [{"request": {"method": "GET", "url": "http://h/"},
+                "response": {"status": 200, "content": {"text": STANDARD.encode(text), "encoding": "base64"}}}]}})
+        };
+        let rows = import(&content(&format!("\u{1}{secret}")), &redactor, || 1).unwrap();
+        let kept = STANDARD.decode(rows[0].1["sends"][0]["response"]["body_base64"].as_str().unwrap()).unwrap();
+        assert!(!String::from_utf8_lossy(&kept).contains(secret));
     }
 
     #[test]

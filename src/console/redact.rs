@@ -22,11 +22,11 @@ use arc_swap::{ArcSwap, Guard};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 
 use super::{names::Names, views::views};
-use crate::{config::RedactConfig, secret::Secret};
+use crate::{auth::sources::Lifetime, config::RedactConfig, secret::Secret};
 
 /// Shorter secrets are not looked for by value.
 pub const MIN_LENGTH: usize = 4;
-/// Secrets remembered; when there are more, the oldest is forgotten.
+/// Secrets remembered of each lifetime; when there are more, the oldest is forgotten.
 pub const MAX_SECRETS: usize = 4096;
 /// Bytes of a form that go into the automaton; the rest is compared.
 const PREFIX: usize = 24;
@@ -48,12 +48,20 @@ struct Known {
 
 #[derive(Default)]
 struct State {
-    secrets: VecDeque<(u64, Secret)>,
-    hashes: HashSet<u64>,
+    /// Of the configuration. However many tokens come and go, these stay.
+    lasting: Remembered,
+    passing: Remembered,
     /// Counts what was added.
     added: u64,
     /// `None` when a secret was added since it was built.
     search: Option<Arc<Search>>,
+}
+
+/// Secrets in the order of their age, by hash.
+#[derive(Default)]
+struct Remembered {
+    secrets: VecDeque<(u64, Secret)>,
+    hashes: HashSet<u64>,
 }
 
 /// Finds every form of every secret.
@@ -116,35 +124,25 @@ impl Redactor {
     }
 
     /// Remembers a secret. Adding one again moves it to the young end.
-    pub fn add(&self, secret: &Secret) {
+    pub fn add(&self, secret: &Secret, lifetime: Lifetime) {
         if secret.expose().len() < MIN_LENGTH {
             return;
         }
         let hash = self.known.hasher.hash_one(secret.expose());
         let mut state = self.known.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.hashes.insert(hash) {
-            // Age matters only when something will be forgotten.
-            if state.secrets.len() > MAX_SECRETS / 2
-                && let Some(index) = state.secrets.iter().position(|(other, _)| *other == hash)
-                && let Some(entry) = state.secrets.remove(index)
-            {
-                state.secrets.push_back(entry);
-            }
-            return;
+        let remembered = match lifetime {
+            Lifetime::Lasting => &mut state.lasting,
+            Lifetime::Passing => &mut state.passing,
+        };
+        if remembered.is_new(hash, secret) {
+            state.added += 1;
+            state.search = None;
         }
-        state.secrets.push_back((hash, secret.clone()));
-        if state.secrets.len() > MAX_SECRETS
-            && let Some((oldest, _)) = state.secrets.pop_front()
-        {
-            state.hashes.remove(&oldest);
-        }
-        state.added += 1;
-        state.search = None;
     }
 
     /// Remembers a value made from a secret that is as good as the secret: a signing key, a session cookie.
     pub fn add_derived(&self, value: &str) {
-        self.add(&Secret::new(value));
+        self.add(&Secret::new(value), Lifetime::Passing);
     }
 
     /// What finds the secrets known now. Built outside the lock, so that `add` never waits for it.
@@ -155,7 +153,7 @@ impl Redactor {
             if let Some(search) = &state.search {
                 return Arc::clone(search);
             }
-            (state.secrets.iter().map(|(_, secret)| secret.clone()).collect::<Vec<_>>(), state.added)
+            (state.lasting.each().chain(state.passing.each()).cloned().collect::<Vec<_>>(), state.added)
         };
         let search = Arc::new(Search::new(secrets.iter()));
         let mut state = lock();
@@ -194,6 +192,33 @@ impl Redactor {
             search.find_before_broken_escape(bytes, &mut |span| spans.push(span));
         }
         spans
+    }
+}
+
+impl Remembered {
+    /// Remembers a secret. True if it was not known.
+    fn is_new(&mut self, hash: u64, secret: &Secret) -> bool {
+        if !self.hashes.insert(hash) {
+            // Age matters only when something will be forgotten.
+            if self.secrets.len() > MAX_SECRETS / 2
+                && let Some(index) = self.secrets.iter().position(|(other, _)| *other == hash)
+                && let Some(entry) = self.secrets.remove(index)
+            {
+                self.secrets.push_back(entry);
+            }
+            return false;
+        }
+        self.secrets.push_back((hash, secret.clone()));
+        if self.secrets.len() > MAX_SECRETS
+            && let Some((oldest, _)) = self.secrets.pop_front()
+        {
+            self.hashes.remove(&oldest);
+        }
+        true
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Secret> {
+        self.secrets.iter().map(|(_, secret)| secret)
     }
 }
 

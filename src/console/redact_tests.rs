@@ -10,14 +10,14 @@ use super::{
     names::BodyKind,
     redact::{MAX_SECRETS, Redactor, mask},
 };
-use crate::{config::RedactConfig, secret::Secret};
+use crate::{auth::sources::Lifetime, config::RedactConfig, secret::Secret};
 
 const SECRET: &str = "p\u{e4}ss w0rd+/\"\\&=?%~\u{1f511}end";
 const TOKEN: &str = "ghp_abcdefghijklmnopqrstuvwxyz0123459f2c";
 
 fn knowing(secret: &str) -> Redactor {
     let redactor = Redactor::default();
-    redactor.add(&Secret::new(secret));
+    redactor.add(&Secret::new(secret), Lifetime::Lasting);
     redactor
 }
 
@@ -88,8 +88,8 @@ fn long_values_keep_four_characters_of_each_end() {
 #[test]
 fn intertwined_secrets_are_masked_together() {
     let redactor = knowing("abcdef");
-    redactor.add(&Secret::new("defghi"));
-    redactor.add(&Secret::new("cd"));
+    redactor.add_derived("defghi");
+    redactor.add_derived("cd");
     assert_eq!(redactor.mask_text("x abcdefghi y abcd z"), "x *** y abcd z");
     // One is the beginning of the other.
     let redactor = knowing("secret-one");
@@ -119,6 +119,7 @@ fn a_capture_cut_inside_a_secret_shows_nothing_of_it() {
 #[test]
 fn adding_is_idempotent_and_bounded() {
     let redactor = Redactor::default();
+    redactor.add(&Secret::new("configured secret"), Lifetime::Lasting);
     for number in 0..MAX_SECRETS + 10 {
         redactor.add_derived(&format!("secret number {number:06}"));
         redactor.add_derived(&format!("secret number {number:06}"));
@@ -126,6 +127,7 @@ fn adding_is_idempotent_and_bounded() {
     assert_eq!(redactor.mask_text("secret number 000000"), "secret number 000000");
     assert_eq!(redactor.mask_text(&format!("secret number {:06}", MAX_SECRETS)), "***");
     assert_eq!(redactor.clone().mask_text("secret number 000011"), "***");
+    assert_eq!(redactor.mask_text("the configured secret"), "the ***", "others came, it stays");
     assert_eq!(format!("{redactor:?}"), "Redactor");
 }
 

@@ -21,7 +21,6 @@ use crate::{
     auth::scheme::{Slot, Trace},
     config::{Existing, OnUnavailable, Place, Record},
     rules::Rule,
-    secret::Secret,
     target::{Scheme, Target},
     tls::client::TlsPolicy,
     upstream::{LinkInfo, TlsInfo},
@@ -60,7 +59,7 @@ struct Fixture {
 fn console(change: impl FnOnce(&mut ConsoleOptions)) -> Fixture {
     let (out, err) = (Page::default(), Page::default());
     let redactor = Redactor::default();
-    redactor.add(&Secret::new(TOKEN));
+    redactor.add_derived(TOKEN);
     let mut options = ConsoleOptions {
         redactor,
         environment: Some("dev".to_owned()),
@@ -160,7 +159,7 @@ fn viewer_text(recording: &Recording, unicode: bool) -> String {
     }
     let style = Style { color: false, unicode, offset: time::UtcOffset::UTC, environment: Some("dev".to_owned()) };
     let redactor = Redactor::default();
-    redactor.add(&Secret::new(TOKEN));
+    redactor.add_derived(TOKEN);
     Viewer { style: &style, redactor: &redactor, body_limit: 1 << 20, level: Level::Raw }.exchange(&exchange)
 }
 
@@ -408,6 +407,7 @@ fn rule(record: Record) -> Arc<Rule> {
         record,
         origins: Vec::new(),
         decided: Default::default(),
+        meter: Default::default(),
     })
 }
 

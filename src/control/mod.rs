@@ -19,7 +19,11 @@ mod traffic;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::console::{Console, Redactor};
+use crate::{
+    console::{Console, Redactor},
+    metrics::Format,
+    secret::Secret,
+};
 pub use body::ControlBody;
 
 use self::tokens::Desk;
@@ -28,6 +32,15 @@ use self::tokens::Desk;
 pub trait ControlState: Send + Sync + 'static {
     /// What `status` prints: masked, for the owner's eyes.
     fn status(&self) -> Value;
+
+    /// What `/metrics` says.
+    fn metrics(&self, format: Format) -> String;
+
+    /// The token with which other users of the machine may read `/metrics`, if one is configured.
+    fn metrics_token(&self) -> BoxFuture<'_, Option<Secret>>;
+
+    /// Set while the files on disk are not what is in force.
+    fn is_stale(&self) -> bool;
 
     /// The recorded traffic.
     fn console(&self) -> &Console;

@@ -32,6 +32,7 @@ use super::{
     traffic::{self, Asked, Query},
 };
 use crate::{
+    metrics::Format,
     proxy::peer::{Owner, owner},
     secret::Secret,
     target::split_authority,
@@ -81,15 +82,15 @@ impl Router {
     async fn connection(&self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
         let ends = stream.peer_addr().and_then(|peer| Ok((peer, stream.local_addr()?)));
-        let stranger = !ends.is_ok_and(|(peer, local)| owner(peer, local) != Owner::Other);
+        let owner = ends.map_or(Owner::Other, |(peer, local)| owner(peer, local));
         let service = service_fn(|request: Request<Incoming>| async move {
-            if stranger && !self.answers_strangers(&request) {
+            if owner == Owner::Other && !self.answers_strangers(&request) {
                 return Ok::<_, Infallible>(text(
                     StatusCode::FORBIDDEN,
                     "this port is for the user who runs the proxy\n",
                 ));
             }
-            Ok(self.handle(request).await)
+            Ok(self.handle(request, owner).await)
         });
         // A client that breaks off is no concern of ours.
         let _ = http1::Builder::new()
@@ -100,14 +101,14 @@ impl Router {
             .await;
     }
 
-    /// Another user of this machine may ask how the proxy is; for more the token is needed: a one-time address shows in
-    /// the list of processes while the browser is started.
+    /// Another user of this machine may ask how the proxy is, and with a token of its own for metrics; for more the token is
+    /// needed: a one-time address shows in the list of processes while the browser is started.
     fn answers_strangers<B>(&self, request: &Request<B>) -> bool {
-        matches!(request.uri().path(), "/healthz" | "/readyz") || self.knows_token(request.headers())
+        matches!(request.uri().path(), "/healthz" | "/readyz" | "/metrics") || self.knows_token(request.headers())
     }
 
-    /// Answers one request.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<ControlBody>
+    /// Answers one request of a process that belongs to `owner`.
+    pub async fn handle<B>(&self, request: Request<B>, owner: Owner) -> Response<ControlBody>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -115,7 +116,7 @@ impl Router {
         let (head, body) = request.into_parts();
         let mut response = match self.refusal(&head.headers) {
             Some(refusal) => refusal,
-            None => self.route(&head, body).await,
+            None => self.route(&head, body, owner).await,
         };
         let headers = response.headers_mut();
         for (name, value) in ALWAYS {
@@ -124,7 +125,7 @@ impl Router {
         response
     }
 
-    async fn route<B>(&self, head: &Parts, body: B) -> Response<ControlBody>
+    async fn route<B>(&self, head: &Parts, body: B, owner: Owner) -> Response<ControlBody>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -134,18 +135,14 @@ impl Router {
         match head.uri.path() {
             "/" if read => self.front(&query, &head.headers),
             "/healthz" if read => text(StatusCode::OK, "ok\n"),
-            "/readyz" if read && self.state.is_ready() => text(StatusCode::OK, "ready\n"),
-            "/readyz" if read => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            "/" | "/healthz" | "/readyz" => text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n"),
+            "/readyz" if read => self.readiness(),
+            "/metrics" if read => self.metrics(&head.headers, owner).await,
+            "/" | "/healthz" | "/readyz" | "/metrics" => text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n"),
             path if path.starts_with("/assets/") && read => page::file(&path["/assets/".len()..])
                 .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "there is nothing here\n")),
             path => match path.strip_prefix("/api/") {
                 None => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
-                Some(_) if !self.is_known(&head.headers) => {
-                    let mut refusal = text(StatusCode::UNAUTHORIZED, "this needs the token of the run file\n");
-                    refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-                    refusal
-                }
+                Some(_) if !self.is_known(&head.headers) => unauthorized("this needs the token of the run file\n"),
                 Some(path) => match read_body(body, head.uri.path()).await {
                     Ok(body) => {
                         let asked = Asked { method: &head.method, path, query, headers: &head.headers, body };
@@ -154,6 +151,36 @@ impl Router {
                     Err(refusal) => refusal,
                 },
             },
+        }
+    }
+
+    /// Whether requests are served. With files that were refused they are, by older rules: that is no reason to be taken
+    /// out of service.
+    fn readiness(&self) -> Response<ControlBody> {
+        match (self.state.is_ready(), self.state.is_stale()) {
+            (false, _) => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            (true, false) => text(StatusCode::OK, "ready\n"),
+            (true, true) => text(StatusCode::OK, "ready\ndegraded: the files were refused, older rules are in force\n"),
+        }
+    }
+
+    /// Figures for a monitoring system: for the user of the proxy, and for whoever has one of the tokens.
+    async fn metrics(&self, headers: &HeaderMap, owner: Owner) -> Response<ControlBody> {
+        let known = owner == Owner::Trusted || self.is_known(headers);
+        if !known && !self.may_scrape(headers).await {
+            let why = "this needs the token that `console.metrics_token` names\n";
+            return unauthorized(why);
+        }
+        let format = Format::wanted(headers);
+        let mut response = respond(StatusCode::OK, format.media_type(), self.state.metrics(format).into());
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+        response
+    }
+
+    async fn may_scrape(&self, headers: &HeaderMap) -> bool {
+        match (bearer(headers), self.state.metrics_token().await) {
+            (Some(given), Some(token)) => !token.is_empty() && Secret::new(given) == token,
+            _ => false,
         }
     }
 
@@ -258,11 +285,20 @@ impl Router {
     }
 
     fn knows_token(&self, headers: &HeaderMap) -> bool {
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let given =
-            value.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
-        given.is_some_and(|(_, token)| Secret::new(token) == self.token)
+        bearer(headers).is_some_and(|token| Secret::new(token) == self.token)
     }
+}
+
+/// The token that a request brings.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (kind, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    kind.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+fn unauthorized(why: &'static str) -> Response<ControlBody> {
+    let mut refusal = text(StatusCode::UNAUTHORIZED, why);
+    refusal.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    refusal
 }
 
 async fn read_body<B>(body: B, path: &str) -> Result<Bytes, Response<ControlBody>>

@@ -18,6 +18,8 @@ use super::{ControlState, server::router, tokens::Desk};
 use crate::{
     auth::{login::Logins, tests::NoNetwork},
     console::{Console, Redactor},
+    metrics::Format,
+    proxy::peer::Owner,
     secret::Secret,
 };
 
@@ -38,17 +40,36 @@ pub(super) struct Fake {
     console: Console,
     redactor: Redactor,
     desk: Desk,
+    metrics_token: Option<Secret>,
 }
 
 impl Default for Fake {
     fn default() -> Self {
-        Self { stops: AtomicUsize::new(0), console: Console::default(), redactor: Redactor::default(), desk: desk() }
+        Self {
+            stops: AtomicUsize::new(0),
+            console: Console::default(),
+            redactor: Redactor::default(),
+            desk: desk(),
+            metrics_token: None,
+        }
     }
 }
 
 impl ControlState for Fake {
     fn status(&self) -> Value {
         json!({ "rules": 3 })
+    }
+
+    fn metrics(&self, format: Format) -> String {
+        format!("{format:?}")
+    }
+
+    fn metrics_token(&self) -> BoxFuture<'_, Option<Secret>> {
+        Box::pin(async { self.metrics_token.clone() })
+    }
+
+    fn is_stale(&self) -> bool {
+        self.metrics_token.is_some()
     }
 
     fn console(&self) -> &Console {
@@ -89,7 +110,16 @@ impl ControlState for Fake {
 }
 
 async fn ask(method: Method, path: &str, fields: &[(&str, &str)]) -> (StatusCode, String, usize) {
-    let state = Arc::new(Fake::default());
+    ask_of(Arc::default(), Owner::Trusted, method, path, fields).await
+}
+
+async fn ask_of(
+    state: Arc<Fake>,
+    owner: Owner,
+    method: Method,
+    path: &str,
+    fields: &[(&str, &str)],
+) -> (StatusCode, String, usize) {
     let router = router(state.clone(), Secret::new("t0ken"), SocketAddr::from(([127, 0, 0, 1], 81)));
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = method;
@@ -99,7 +129,7 @@ async fn ask(method: Method, path: &str, fields: &[(&str, &str)]) -> (StatusCode
             .headers_mut()
             .append(header::HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
     }
-    let response = router.handle(request).await;
+    let response = router.handle(request, owner).await;
     assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -153,4 +183,44 @@ async fn pages_and_rebound_names_are_turned_away() {
     }
     assert_eq!(ask(Method::GET, "/healthz", &[]).await.0, 421);
     assert_eq!(ask(Method::GET, "/healthz", &[HOST, HOST]).await.0, 421);
+}
+
+#[tokio::test]
+async fn metrics_are_for_the_user_and_for_whoever_has_their_token() {
+    let ask = async |token: Option<&str>, owner, fields: &[(&str, &str)]| {
+        let state = Arc::new(Fake { metrics_token: token.map(Secret::new), ..Fake::default() });
+        let fields = [&[HOST], fields].concat();
+        ask_of(state, owner, Method::GET, "/metrics", &fields).await
+    };
+    let openmetrics = ("accept", "application/openmetrics-text; version=1.0.0");
+    assert_eq!(ask(None, Owner::Trusted, &[]).await.1, "Text");
+    assert_eq!(ask(None, Owner::Trusted, &[openmetrics]).await.1, "OpenMetrics");
+    let scraper = ("authorization", "Bearer scr4pe");
+    for owner in [Owner::Other, Owner::Unknown] {
+        assert_eq!(ask(None, owner, &[]).await.0, 401);
+        assert_eq!(ask(None, owner, &[scraper]).await.0, 401);
+        assert_eq!(ask(Some(""), owner, &[("authorization", "Bearer ")]).await.0, 401);
+        assert_eq!(ask(Some("scr4pe"), owner, &[("authorization", "Bearer scr4p")]).await.0, 401);
+        assert_eq!(ask(Some("scr4pe"), owner, &[scraper]).await.0, 200);
+        assert_eq!(ask(None, owner, &[TOKEN]).await.0, 200);
+    }
+    // It opens nothing else, and pages of others get nothing with it either.
+    let state = || Arc::new(Fake { metrics_token: Some(Secret::new("scr4pe")), ..Fake::default() });
+    let other =
+        async |path: &str, fields: &[(&str, &str)]| ask_of(state(), Owner::Other, Method::GET, path, fields).await;
+    assert_eq!(other("/api/status", &[HOST, scraper]).await.0, 401);
+    assert_eq!(other("/metrics", &[HOST, scraper, ("origin", "http://evil.example")]).await.0, 403);
+    assert_eq!(other("/metrics", &[("host", "evil.example:81"), scraper]).await.0, 421);
+    assert_eq!(ask_of(state(), Owner::Trusted, Method::POST, "/metrics", &[HOST]).await.0, 405);
+}
+
+#[tokio::test]
+async fn refused_files_do_not_take_the_proxy_out_of_service() {
+    let ready = async |state| ask_of(state, Owner::Other, Method::GET, "/readyz", &[HOST]).await;
+    assert_eq!(ready(Arc::default()).await.1, "ready\n");
+    let stale = Arc::new(Fake { metrics_token: Some(Secret::new("x")), ..Fake::default() });
+    let (status, body, _) = ready(stale.clone()).await;
+    assert!(status == 200 && body.starts_with("ready\ndegraded: "), "{body}");
+    stale.stop();
+    assert_eq!(ready(stale).await.0, 503);
 }

@@ -169,7 +169,7 @@ impl Desk {
             TokenRequest::List => self.list().await,
             TokenRequest::Show { credential, client } => {
                 let holding = self.holder(&credential)?.look(client.as_deref()).await?;
-                serde_json::to_value(holding).map_err(|error| error.to_string().into())
+                Ok(self.with_vitals(&credential, serde_json::to_value(holding).map_err(|error| error.to_string())?))
             }
             TokenRequest::Get { credential, client, which } => {
                 let token = self.holder(&credential)?.obtain(client.as_deref(), which).await?;
@@ -237,16 +237,31 @@ impl Desk {
         for name in (self.names)() {
             let Some(holder) = (self.find)(&name).and_then(|scheme| scheme.holder()) else { continue };
             for client in self.owners(&holder) {
-                match holder.look(client.as_deref()).await {
-                    Ok(holding) if client.is_some() && !holding.holds_something() => {}
-                    Ok(holding) => all.push(serde_json::to_value(holding).unwrap_or_default()),
-                    Err(error) => all.push(json!({
+                let shown = match holder.look(client.as_deref()).await {
+                    Ok(holding) if client.is_some() && !holding.holds_something() => continue,
+                    Ok(holding) => serde_json::to_value(holding).unwrap_or_default(),
+                    Err(error) => json!({
                         "credential": name, "client": client, "state": "unknown", "notes": [error.message]
-                    })),
-                }
+                    }),
+                };
+                all.push(self.with_vitals(&name, shown));
             }
         }
         Ok(Value::Array(all))
+    }
+
+    /// Adds how the credential is doing in this process, all its owners together.
+    fn with_vitals(&self, credential: &str, mut shown: Value) -> Value {
+        let Some(vitals) = (self.find)(credential).and_then(|scheme| scheme.vitals()) else { return shown };
+        let whole = |at| OffsetDateTime::from(at).replace_nanosecond(0).ok()?.format(&Rfc3339).ok();
+        if let Some(last) = vitals.last_refresh.and_then(whole) {
+            shown["last_refresh"] = last.into();
+        }
+        shown["refreshed"] = vitals.refreshed.into();
+        shown["failed"] = vitals.failed.into();
+        shown["failures"] = vitals.failures.into();
+        shown["waiters"] = vitals.waiting.into();
+        shown
     }
 
     async fn export(&self, credentials: &[String]) -> Result<Value, TokenRefusal> {

@@ -145,6 +145,8 @@ async fn replay(state: &Arc<dyn ControlState>, store: Store, id: &str, body: &By
 
 fn import(state: &Arc<dyn ControlState>, store: &Store, body: &Bytes) -> Answer {
     let bad = |why: String| Refused(StatusCode::UNPROCESSABLE_ENTITY, why);
+    // Some programs on Windows write a byte order mark.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let file: Value = serde_json::from_slice(body).map_err(|error| bad(format!("this is no HAR file: {error}")))?;
     let console = state.console();
     let rows = har::import(&file, state.redactor(), || console.next_id()).map_err(bad)?;

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     config::{ConnectPorts, Unmatched},
+    metrics::OpenTunnel,
     rules::NamedAddresses,
     target::{Host, Scheme, Target, split_authority},
     upstream::{Want, tap::Stream},
@@ -40,7 +41,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 pub async fn connect(conn: &Arc<Connection>, mut request: Request<Incoming>) -> Response<OutBody> {
     let target = match destination(&request) {
         Ok(target) => target,
-        Err(error) => return error.closing().into_response(),
+        Err(error) => {
+            conn.report(&request, &error);
+            return error.closing().into_response();
+        }
     };
     let decided = decide(conn, &target);
     let upgrade = hyper::upgrade::on(&mut request);
@@ -129,6 +133,7 @@ async fn blind(conn: &Arc<Connection>, upgrade: OnUpgrade, target: Target) -> Re
     };
     let mut upstream = conn.proxy.upstream.tunnel(want).await?;
     let conn = Arc::clone(conn);
+    let open = OpenTunnel::new(&conn.proxy.meters.tunnels);
     conn.proxy.clone().tasks.spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };
         let Some((prefix, mut socket)) = take_apart(upgraded) else { return };
@@ -137,6 +142,7 @@ async fn blind(conn: &Arc<Connection>, upgrade: OnUpgrade, target: Target) -> Re
             ref mut far if prefix.is_empty() => tunnel::copy(&mut socket, far).await,
             ref mut far => tunnel::copy(&mut Prefixed::new(prefix, socket), far).await,
         };
+        open.carried(sent, received);
         let error = ended.err().map(|error| error.to_string());
         conn.proxy.console.tunnel(&conn.client(), &target, sent, received, started, error.as_deref());
     });

@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use super::{body::RequestBody, guard::Running};
 use crate::{
     console::record::{Recording, SendRecording},
+    metrics::{Ending, Outcome},
     upstream::{Link, Pins, body::Answer},
 };
 
@@ -114,6 +115,8 @@ pub struct Delivery {
     lease: Option<Lease>,
     /// Boxed: without a recording there should be no room for one.
     records: Option<Box<(Recording, SendRecording)>>,
+    /// Counts the request, and how it does if all goes well.
+    ending: (Ending, Outcome),
     running: Running,
 }
 
@@ -141,15 +144,18 @@ impl Lease {
 }
 
 impl Delivery {
-    /// A body that is read while `lease` lasts; `ahead` of it has been read already.
+    /// A body that is read while `lease` lasts; `ahead` of it has been read already. `ending` is told how it went, and
+    /// as what it counts if all went well.
     pub fn new(
         ahead: Option<Box<Ahead>>,
         incoming: Answer,
         lease: Lease,
         records: Option<(Recording, SendRecording)>,
+        ending: (Ending, Outcome),
         running: Running,
     ) -> Self {
-        let mut delivery = Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), running };
+        let mut delivery =
+            Self { ahead, incoming, lease: Some(lease), records: records.map(Box::new), ending, running };
         if delivery.is_end() {
             delivery.over(None);
         }
@@ -161,6 +167,8 @@ impl Delivery {
     }
 
     fn over(&mut self, error: Option<&str>) {
+        let (ending, outcome) = &mut self.ending;
+        ending.set(if error.is_some() { Outcome::Broken } else { *outcome });
         if let Some(lease) = self.lease.take()
             && error.is_none()
         {

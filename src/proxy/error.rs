@@ -49,6 +49,31 @@ pub enum ErrorId {
 }
 
 impl ErrorId {
+    /// All of them, by their numbers.
+    pub const ALL: [Self; 16] = [
+        Self::BadRequest,
+        Self::DestinationMismatch,
+        Self::ClientAuth,
+        Self::BodyTooLarge,
+        Self::Denied,
+        Self::UpstreamConnect,
+        Self::UpstreamTls,
+        Self::UpstreamTimeout,
+        Self::UpstreamProtocol,
+        Self::CredentialMissing,
+        Self::CredentialRejected,
+        Self::TokenEndpoint,
+        Self::LoginNeeded,
+        Self::Loop,
+        Self::CrossSite,
+        Self::Overloaded,
+    ];
+
+    /// Its number, for meters.
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+
     /// As in `x-countersign-error` and `urn:countersign:error:<id>`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -231,6 +256,14 @@ mod tests {
         assert_eq!(problem["type"], "urn:countersign:error:token-endpoint");
         assert_eq!(problem["status"], 502);
         assert_eq!(problem["detail"], "it is down");
+    }
+
+    #[test]
+    fn every_error_has_a_number_and_a_meter() {
+        for (number, id) in ErrorId::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(id.number()), number, "{id:?}");
+        }
+        assert!(ErrorId::ALL.len() <= crate::metrics::MAX_ERRORS);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{Extensions, HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
@@ -21,7 +21,7 @@ use super::{
     error::{ErrorId, ProxyError},
     hop, reply,
     slots::{ambiguous_path, make_room},
-    tunnel,
+    trace, tunnel,
 };
 use crate::{
     auth::{
@@ -33,6 +33,7 @@ use crate::{
     },
     config::{OnUnavailable, Unmatched},
     console::record::{CURRENT, Recording, SendKind, SendRecording},
+    metrics::{Measure, Outcome},
     rules::{Lookup, NamedAddresses, Rule},
     target::Target,
     upstream::{
@@ -52,15 +53,16 @@ const PREFIX_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Forwards one request and gives the answer for the client: the origin's, or our own.
 pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Target) -> Response<OutBody> {
+    let begun = Instant::now();
     let recording = conn.proxy.console.begin(&conn.client(), conn.proxy.clock.now());
     if let Some(recording) = &recording {
         let (parts, body) = request.into_parts();
         recording.request(&parts, Some(target));
         // Boxed: without a recording there should be no room for one.
-        return Box::pin(finish(conn, recording, Request::from_parts(parts, body), target)).await;
+        return Box::pin(finish(conn, recording, Request::from_parts(parts, body), target, begun)).await;
     }
     let snapshot = conn.proxy.snapshot();
-    Exchange::new(conn, &snapshot, target, None).run(request).await.unwrap_or_else(ProxyError::into_response)
+    Exchange::new(conn, &snapshot, target, None).run(request, begun).await.unwrap_or_else(ProxyError::into_response)
 }
 
 async fn finish(
@@ -68,9 +70,10 @@ async fn finish(
     recording: &Recording,
     request: Request<Incoming>,
     target: &Target,
+    begun: Instant,
 ) -> Response<OutBody> {
     let snapshot = conn.proxy.snapshot();
-    match Exchange::new(conn, &snapshot, target, Some(recording)).run(request).await {
+    match Exchange::new(conn, &snapshot, target, Some(recording)).run(request, begun).await {
         Ok(response) => response,
         Err(error) => {
             recording.refused(error.status(), error.id.as_str(), &error.detail);
@@ -150,15 +153,37 @@ impl<'a> Exchange<'a> {
         Self { conn, snapshot, target, recording }
     }
 
-    async fn run(&self, request: Request<Incoming>) -> Result<Response<OutBody>, ProxyError> {
-        let rule = self.choose_rule(&request)?;
+    async fn run(&self, request: Request<Incoming>, begun: Instant) -> Result<Response<OutBody>, ProxyError> {
+        let rule = self.find_rule(&request);
+        let meter = rule.as_ref().map_or(&self.conn.proxy.meters.unmatched, |rule| &rule.meter);
+        let mut measure = Measure::new(meter, begun);
+        tracing::debug!(
+            trace_id = trace::trace_id(request.headers()),
+            target = %self.target,
+            rule = rule.as_ref().map(|rule| rule.name.as_str()),
+            "request"
+        );
+        let result = self.answer_to(request, rule, &mut measure).await;
+        if let Err(error) = &result {
+            measure.refused(error.id.number());
+        }
+        result
+    }
+
+    async fn answer_to(
+        &self,
+        request: Request<Incoming>,
+        rule: Option<Arc<Rule>>,
+        measure: &mut Measure,
+    ) -> Result<Response<OutBody>, ProxyError> {
+        self.may_pass(rule.as_ref())?;
         let auth = self.choose_auth(&request, rule.as_ref())?;
-        let mut prepared = self.prepare(request, rule, auth).await?;
+        let mut prepared = self.prepare(request, rule, auth, measure).await?;
         for sends in 1..=MAX_SENDS {
-            self.make_ready(&mut prepared).await?;
-            let mut sent = self.send(&mut prepared, sends == 1).await?;
-            match self.review(&mut prepared, &mut sent, sends).await? {
-                Verdict::Deliver => return self.deliver(prepared, sent).await,
+            self.make_ready(&mut prepared, measure).await?;
+            let mut sent = self.send(&mut prepared, sends == 1, measure).await?;
+            match self.review(&mut prepared, &mut sent, sends, measure).await? {
+                Verdict::Deliver => return self.deliver(prepared, sent, measure).await,
                 Verdict::Continue => {
                     prepared.link = self.discard(&prepared, sent).await;
                     if let Some(link) = &mut prepared.link
@@ -174,15 +199,17 @@ impl<'a> Exchange<'a> {
                 }
             }
             if prepared.body_use() == BodyUse::Whole {
+                let from = Instant::now();
                 prepared.body.gather().await;
+                measure.client(from);
             }
         }
         // `review` delivers the answer to the last send, whatever it is.
         Err(ProxyError::new(ErrorId::CredentialRejected, "no send was accepted"))
     }
 
-    /// Finds the rule. What no rule matches passes or is refused, as configured.
-    fn choose_rule(&self, request: &Request<Incoming>) -> Result<Option<Arc<Rule>>, ProxyError> {
+    /// Finds the rule.
+    fn find_rule(&self, request: &Request<Incoming>) -> Option<Arc<Rule>> {
         let rule = self.snapshot.rules.find(&self.lookup(request)).cloned();
         if let Some(rule) = &rule {
             rule.decided.fetch_add(1, Ordering::Relaxed);
@@ -190,11 +217,16 @@ impl<'a> Exchange<'a> {
         if let Some(recording) = self.recording {
             recording.rule(rule.as_ref());
         }
+        rule
+    }
+
+    /// What no rule matches passes or is refused, as configured.
+    fn may_pass(&self, rule: Option<&Arc<Rule>>) -> Result<(), ProxyError> {
         if rule.is_none() && self.snapshot.settings.unmatched == Unmatched::Deny {
             let detail = format!("no rule matches a request to {} and `proxy.unmatched` is `deny`", self.target);
             return Err(ProxyError::new(ErrorId::Denied, detail));
         }
-        Ok(rule)
+        Ok(())
     }
 
     fn lookup<'r>(&'r self, request: &'r Request<Incoming>) -> Lookup<'r> {
@@ -243,6 +275,7 @@ impl<'a> Exchange<'a> {
         mut request: Request<Incoming>,
         rule: Option<Arc<Rule>>,
         auth: Option<Arc<dyn AuthScheme>>,
+        measure: &mut Measure,
     ) -> Result<Prepared, ProxyError> {
         let version = request.version();
         let stripped = hop::strip_request(request.headers_mut(), version);
@@ -257,7 +290,11 @@ impl<'a> Exchange<'a> {
         let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use_in(&head, &round));
         let limit = self.snapshot.settings.limits.body_buffer;
         let reading = RequestBody::new(incoming, usage, limit, hop::is_conversation(&head));
+        let from = (usage > BodyUse::Replay).then(Instant::now);
         let body = reading.await.map_err(|error| self.body_error(&error, limit))?;
+        if let Some(from) = from {
+            measure.client(from);
+        }
         let logs_in = auth.is_none() && challenge::logs_in_connection(&head.headers);
         let expect = stripped.expect;
         Ok(Prepared { head, body, rule, auth, round, link: None, logs_in, pins: None, upgrade, expect })
@@ -284,10 +321,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// Waits for a credential that has to be fetched. Without one the rule's `on_unavailable` decides.
-    async fn make_ready(&self, prepared: &mut Prepared) -> Result<(), ProxyError> {
+    async fn make_ready(&self, prepared: &mut Prepared, measure: &mut Measure) -> Result<(), ProxyError> {
         let Some(auth) = &prepared.auth else { return Ok(()) };
         let Ready::After(fetching) = auth.ready(self.conn.proxy.clock.now(), &prepared.round) else { return Ok(()) };
-        let Err(error) = CURRENT.scope(self.recording.cloned(), fetching).await else { return Ok(()) };
+        let from = Instant::now();
+        let fetched = CURRENT.scope(self.recording.cloned(), fetching).await;
+        measure.credential(from);
+        let Err(error) = fetched else { return Ok(()) };
         match prepared.rule.as_ref().map_or(OnUnavailable::Refuse, |rule| rule.on_unavailable) {
             OnUnavailable::Stale if auth.has_stale() => self.note(|| format!("{error}; using the old one")),
             OnUnavailable::Refuse | OnUnavailable::Stale => return Err(error.into()),
@@ -306,10 +346,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Leases a connection and sends the request on it. A pooled connection that turns out dead is replaced.
-    async fn send(&self, prepared: &mut Prepared, first: bool) -> Result<Sent, ProxyError> {
+    async fn send(&self, prepared: &mut Prepared, first: bool, measure: &mut Measure) -> Result<Sent, ProxyError> {
         let mut fresh = false;
         loop {
+            let asked = Instant::now();
             let (mut link, state) = self.lease(prepared, fresh).await?;
+            measure.upstream(asked);
             let judges = prepared.body_use() != BodyUse::Pass;
             let mut head = prepared.head_for_send(judges);
             let (trace, plan) = self.apply(prepared, &mut head, &link, state)?;
@@ -322,7 +364,10 @@ impl<'a> Exchange<'a> {
             link.tap(record.clone());
             let (idempotent, version) = (head.method.is_idempotent(), prepared.head.version);
             let outgoing = self.outgoing(Request::from_parts(head, body), version, gate, record.as_ref());
-            match self.answer(&mut link, outgoing, &prepared.body).await? {
+            let sent_at = Instant::now();
+            let answer = self.answer(&mut link, outgoing, &prepared.body).await?;
+            measure.upstream(sent_at);
+            match answer {
                 Ok(mut response) => {
                     if let Some(record) = &record {
                         response = recorded(response, record);
@@ -504,7 +549,13 @@ impl<'a> Exchange<'a> {
     }
 
     /// Asks the credential whether the answer will do.
-    async fn review(&self, prepared: &mut Prepared, sent: &mut Sent, sends: u8) -> Result<Verdict, ProxyError> {
+    async fn review(
+        &self,
+        prepared: &mut Prepared,
+        sent: &mut Sent,
+        sends: u8,
+        measure: &mut Measure,
+    ) -> Result<Verdict, ProxyError> {
         let status = sent.response.status();
         if sent.link.hop() == Hop::ParentProxy && status == Hop::ParentProxy.refusal() {
             let detail = "the parent proxy refused our credentials; check `proxy.upstream.auth`";
@@ -514,8 +565,10 @@ impl<'a> Exchange<'a> {
         let wanted = auth.reply_prefix(status, sent.response.headers(), &prepared.round).min(MAX_REPLY_PREFIX);
         if wanted > 0 {
             // A slow answer is judged by what has come of it.
+            let from = Instant::now();
             let reading = sent.ahead.get_or_insert_default().read(sent.response.body_mut(), wanted);
             let _ = timeout(PREFIX_PATIENCE, reading).await;
+            measure.upstream(from);
         }
         let body = sent.ahead.as_ref().map(|ahead| ahead.bytes()).unwrap_or_default();
         let request = sent.request.as_ref().unwrap_or(&prepared.head);
@@ -549,7 +602,10 @@ impl<'a> Exchange<'a> {
         }
         if verdict == Verdict::Renew {
             // Also where this request cannot be sent again: the next one finds a better credential.
-            let renewed = CURRENT.scope(self.recording.cloned(), auth.renew(&prepared.round)).await?;
+            let from = Instant::now();
+            let renewed = CURRENT.scope(self.recording.cloned(), auth.renew(&prepared.round)).await;
+            measure.credential(from);
+            let renewed = renewed?;
             verdict = if renewed { Verdict::Retry } else { Verdict::Deliver };
         }
         if verdict != Verdict::Deliver && (sends == MAX_SENDS || !prepared.body.can_resend()) {
@@ -593,7 +649,12 @@ impl<'a> Exchange<'a> {
     }
 
     /// Streams the answer to the client, or joins both connections if it switches protocols.
-    async fn deliver(&self, prepared: Prepared, sent: Sent) -> Result<Response<OutBody>, ProxyError> {
+    async fn deliver(
+        &self,
+        prepared: Prepared,
+        sent: Sent,
+        measure: &mut Measure,
+    ) -> Result<Response<OutBody>, ProxyError> {
         let Sent { mut response, ahead, link, record, .. } = sent;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upstream = switched.then(|| hyper::upgrade::on(&mut response));
@@ -611,6 +672,7 @@ impl<'a> Exchange<'a> {
         match (upstream, prepared.upgrade) {
             (Some(upstream), Some((asked, client))) => {
                 let records = self.recording.cloned().zip(record);
+                measure.answered().set(Outcome::of(head.status));
                 self.switch(head, upgrade.unwrap_or(asked), client, upstream, records)
             }
             (Some(_), None) => {
@@ -626,7 +688,8 @@ impl<'a> Exchange<'a> {
                 }
                 let records = self.recording.cloned().zip(record);
                 let lease = Lease { link, request: prepared.body, pins: prepared.pins };
-                let delivery = Delivery::new(ahead, incoming, lease, records, self.conn.shared.running());
+                let ending = (measure.answered(), Outcome::of(head.status));
+                let delivery = Delivery::new(ahead, incoming, lease, records, ending, self.conn.shared.running());
                 Ok(Response::from_parts(head, OutBody::Delivery(delivery)))
             }
         }

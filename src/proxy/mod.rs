@@ -20,6 +20,7 @@ pub mod serve;
 pub mod slots;
 mod splice;
 pub mod timer;
+pub mod trace;
 pub mod tunnel;
 
 use std::{
@@ -41,6 +42,7 @@ use crate::{
     clock::Clock,
     config::{ConnectPorts, Limits, Unmatched},
     console::record::{Client, Console},
+    metrics::Meters,
     rules::RuleSet,
     target::{Scheme, Target, TargetError},
     tls::{client::TlsPolicy, leaf::Leaves},
@@ -62,6 +64,8 @@ pub struct Proxy {
     pub clock: Clock,
     /// Whom to trust where no rule says otherwise.
     pub default_tls: Arc<TlsPolicy>,
+    /// What is counted for `/metrics`, beside what rules count.
+    pub meters: Meters,
     /// The page for clients that take us for a web server.
     pub page: page::Page,
     /// Running connections and tunnels.
@@ -181,8 +185,9 @@ impl Connection {
         self.inner.is_some()
     }
 
-    /// Shows a request that was refused before it had a destination.
+    /// Counts and shows a request that was refused before it had a destination.
     pub fn report<B>(&self, request: &Request<B>, error: &ProxyError) {
+        self.proxy.meters.unmatched.refused(error.id.number());
         let Some(recording) = self.proxy.console.begin(&self.client(), self.proxy.clock.now()) else { return };
         let mut shown = Request::new(());
         *shown.method_mut() = request.method().clone();

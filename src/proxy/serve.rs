@@ -48,7 +48,9 @@ pub async fn accept(proxy: Arc<Proxy>, listener: TcpListener) {
                 continue;
             }
         };
+        proxy.meters.accepted.add_one();
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            proxy.meters.unmatched.refused(ErrorId::Overloaded.number());
             proxy.tasks.spawn(overloaded(socket));
             continue;
         };

@@ -25,6 +25,7 @@ use crate::{
         diagnostics::{Diagnostic, Diagnostics, SourceTexts},
         text::Text,
     },
+    metrics::Meter,
     secret::Secret,
     target::Target,
     tls::client::TlsPolicy,
@@ -171,6 +172,7 @@ impl Compiler<'_> {
             Level::default()
         };
         let tls = self.tls(config, &own);
+        let meter = self.meter(&own.path, decides);
         let rule = Rule {
             name: config.name.clone(),
             path: own.path,
@@ -185,8 +187,19 @@ impl Compiler<'_> {
             record: own.record,
             origins: own.origins,
             decided: Default::default(),
+            meter,
         };
         Node { rule: Arc::new(rule), conditions, decides, children }
+    }
+
+    /// The meter of the rule with these names: that of the set before, if it had one. A group decides nothing.
+    fn meter(&mut self, path: &[String], decides: bool) -> Arc<Meter> {
+        if !decides {
+            return Arc::default();
+        }
+        let name = path.join(" / ");
+        let before = self.previous.and_then(|set| set.meters.get(&name));
+        Arc::clone(self.set.meters.entry(name).or_insert_with(|| before.cloned().unwrap_or_default()))
     }
 
     /// A child may only name hosts that its parent names too.

@@ -33,6 +33,7 @@ use pattern::{Conditions, Request};
 use crate::{
     auth::{AuthScheme, SchemeConfig},
     config::{Existing, OnUnavailable, Place, Record},
+    metrics::Meter,
     target::{Host, Target},
     tls::client::TlsPolicy,
 };
@@ -66,6 +67,8 @@ pub struct Rule {
     pub origins: Vec<String>,
     /// Requests that it has decided.
     pub decided: AtomicU64,
+    /// What became of them, since the start: rules of the same names share it, also over reloads.
+    pub meter: Arc<Meter>,
 }
 
 /// What a request shows to the rules.
@@ -100,6 +103,8 @@ pub struct RuleSet {
     /// Credentials written inside rules, by the rule's path and their number in its list.
     inline: HashMap<String, Credential>,
     policies: HashMap<TlsPolicy, Arc<TlsPolicy>>,
+    /// By the names from the root.
+    meters: BTreeMap<String, Arc<Meter>>,
     facts: Facts,
 }
 
@@ -186,6 +191,11 @@ impl RuleSet {
     /// The names of all configured credentials.
     pub fn credential_names(&self) -> impl Iterator<Item = &str> {
         self.credentials.keys().map(String::as_str)
+    }
+
+    /// What became of the requests of each rule, by the names from the root joined with ` / `.
+    pub fn meters(&self) -> impl Iterator<Item = (&str, &Arc<Meter>)> {
+        self.meters.iter().map(|(name, meter)| (name.as_str(), meter))
     }
 
     /// Loopback hosts that rules name in so many words: clients must not bypass the proxy for these.

@@ -60,6 +60,10 @@ pub struct Status {
     pub since: SystemTime,
     /// Why the files as they are now are not in force.
     pub failure: Option<Failure>,
+    /// Loads that came into force after the first, also where only a value was read anew.
+    pub loads: u64,
+    /// Loads that were refused.
+    pub refusals: u64,
 }
 
 /// A load that failed.
@@ -82,7 +86,7 @@ pub struct RuleStore {
 impl RuleStore {
     /// Rules that are in force from now on.
     pub fn new(rules: RuleSet, config: Arc<Config>) -> Self {
-        let status = Status { generation: 1, since: SystemTime::now(), failure: None };
+        let status = Status { generation: 1, since: SystemTime::now(), failure: None, loads: 0, refusals: 0 };
         Self { rules: ArcSwap::from_pointee(rules), config: ArcSwap::new(config), status: Mutex::new(status) }
     }
 
@@ -106,6 +110,7 @@ impl RuleStore {
         self.config.store(config);
         self.rules.store(rules);
         status.failure = None;
+        status.loads += 1;
         if count {
             status.generation += 1;
             status.since = SystemTime::now();
@@ -115,6 +120,7 @@ impl RuleStore {
 
     fn fail(&self, message: &str) -> Status {
         let mut status = lock(&self.status);
+        status.refusals += 1;
         status.failure = Some(Failure { at: SystemTime::now(), message: message.to_owned() });
         status.clone()
     }

@@ -26,7 +26,7 @@ use super::{
     ca::{Authority, BACKDATE, CaError, random_serial},
     provider,
 };
-use crate::target::Host;
+use crate::{metrics::Counter, target::Host};
 
 const VALID_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// A leaf this close to its end is replaced.
@@ -43,6 +43,8 @@ pub struct Leaves {
     signer: Arc<dyn SigningKey>,
     ticketer: Arc<dyn ProducesTickets>,
     cache: Cache<Host, Minted>,
+    minted: Counter,
+    hits: Counter,
 }
 
 #[derive(Clone)]
@@ -59,7 +61,15 @@ impl Leaves {
         let signer = any_ecdsa_type(&der).map_err(|error| CaError(format!("cannot use the leaf key: {error}")))?;
         let ticketer =
             Ticketer::new().map_err(|error| CaError(format!("cannot make keys for session tickets: {error}")))?;
-        Ok(Self { authority, key, signer, ticketer, cache: Cache::new(CACHED_NAMES) })
+        Ok(Self {
+            authority,
+            key,
+            signer,
+            ticketer,
+            cache: Cache::new(CACHED_NAMES),
+            minted: Counter::default(),
+            hits: Counter::default(),
+        })
     }
 
     /// The server configuration for one host: ALPN `h2, http/1.1`, TLS 1.2 and 1.3, no early data.
@@ -72,9 +82,15 @@ impl Leaves {
         &self.authority
     }
 
+    /// Certificates in the cache, made since the start, and taken from the cache since the start.
+    pub fn counts(&self) -> (usize, u64, u64) {
+        (self.cache.len(), self.minted.get(), self.hits.get())
+    }
+
     fn config_at(&self, host: &Host, now: SystemTime) -> Result<Arc<ServerConfig>, CaError> {
         if let Some(minted) = self.cache.get(host) {
             if now < minted.renew_at {
+                self.hits.add_one();
                 return Ok(minted.config);
             }
             // Only an outdated leaf goes: another caller may have renewed it meanwhile.
@@ -99,6 +115,7 @@ impl Leaves {
         config.ticketer = self.ticketer.clone();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
+        self.minted.add_one();
         Ok(Minted { config: Arc::new(config), renew_at: not_after - RENEW_BEFORE })
     }
 
@@ -229,6 +246,8 @@ mod tests {
             configs.push(task.await.unwrap());
         }
         assert!(configs.iter().all(|config| Arc::ptr_eq(config, &configs[0])));
+        let (cached, minted, hits) = leaves.counts();
+        assert!(cached == 1 && minted == 1 && hits <= 99);
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 use super::{
     LinkInfo, Shared, TlsInfo, Want,
     body::{Answer, SendBody},
+    counts::OpenConnection,
     dial::{Facts, TlsFacts},
     driver::Driver,
     parent,
@@ -70,6 +71,7 @@ pub(super) struct Conn {
     known_to_parent: AtomicBool,
     /// A [`LinkState`], or [`DOUBTFUL`].
     identity: AtomicU8,
+    _open: OpenConnection,
 }
 
 /// Nothing was proved on a connection.
@@ -81,7 +83,7 @@ const AUTHENTICATED: u8 = 2;
 
 impl Conn {
     /// HTTP/1.1 with a driver, HTTP/2 without.
-    pub(super) fn new(hop: Hop, facts: Facts, tap: Arc<Tap>, driver: Option<Driver>) -> Self {
+    pub(super) fn new(hop: Hop, facts: Facts, tap: Arc<Tap>, driver: Option<Driver>, open: OpenConnection) -> Self {
         Self {
             hop,
             version: if driver.is_some() { Version::HTTP_11 } else { Version::HTTP_2 },
@@ -92,6 +94,7 @@ impl Conn {
             info: OnceLock::new(),
             known_to_parent: AtomicBool::new(false),
             identity: AtomicU8::new(FRESH),
+            _open: open,
         }
     }
 }

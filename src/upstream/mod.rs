@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod body;
+mod counts;
 mod dial;
 mod driver;
 mod fetch;
@@ -24,6 +25,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+pub use counts::PoolCounts;
 pub use dial::{is_refusal, refusal};
 pub use fetch::describe;
 use http::Version;
@@ -93,6 +95,11 @@ impl Upstream {
     /// Connections that are open and idle, for `status` and tests.
     pub fn idle_connections(&self) -> usize {
         self.0.pool.idle_count()
+    }
+
+    /// What has become of connections so far, for `/metrics`.
+    pub fn pool_counts(&self) -> PoolCounts {
+        self.0.pool.counts.read(self.idle_connections())
     }
 
     /// True if requests to the target go through the parent proxy.

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::{
     LinkError, Shared, Want,
     body::SendBody,
+    counts::{Counts, OpenConnection},
     dial::{self, Opened},
     driver::Driver,
     link::{Conn, Link, Seat, Sender},
@@ -50,6 +51,7 @@ const MAX_HEADERS: usize = 256;
 pub(super) struct Pool {
     slots: RwLock<IndexMap<Key, Arc<Slot>, RandomState>>,
     idle: AtomicUsize,
+    pub(super) counts: Arc<Counts>,
     swept: AtomicBool,
 }
 
@@ -187,9 +189,13 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
     };
     loop {
         match slot.next_step(&shared.pool, http1_only, want.fresh.then_some(asked), asked) {
-            Step::Take(sender, conn) => return Ok(link(sender, conn, true)),
+            Step::Take(sender, conn) => {
+                shared.pool.counts.reused.add_one();
+                return Ok(link(sender, conn, true));
+            }
             Step::Try(mut idle) => {
                 if idle.works().await {
+                    shared.pool.counts.reused.add_one();
                     return Ok(link(Sender::Http1(idle.sender), idle.conn, true));
                 }
             }
@@ -253,7 +259,14 @@ enum Started {
 }
 
 async fn open(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -> Result<Started, LinkError> {
-    let opened = dial::open(shared, settings, want).await?;
+    let opened = match dial::open(shared, settings, want).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            shared.pool.counts.failed.add_one();
+            return Err(error);
+        }
+    };
+    let open = OpenConnection::new(&shared.pool.counts);
     let Opened { io, http2, hop, facts } = opened;
     let tap = Arc::<Tap>::default();
     let failed = |error: hyper::Error| LinkError::Connect { target: want.target.host_port(), why: error.to_string() };
@@ -269,7 +282,7 @@ async fn open(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -> Res
             .map_err(failed)?;
         let most = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
         tokio::spawn(drive(connection, most.clone()));
-        return Ok(Started::Http2(sender, Arc::new(Conn::new(hop, facts, tap, None)), most));
+        return Ok(Started::Http2(sender, Arc::new(Conn::new(hop, facts, tap, None, open)), most));
     }
     let (sender, connection) = http1::Builder::new()
         .preserve_header_case(true)
@@ -280,7 +293,7 @@ async fn open(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -> Res
         .await
         .map_err(failed)?;
     let driver = Driver::new(connection.with_upgrades());
-    Ok(Started::Http1(sender, Arc::new(Conn::new(hop, facts, tap, Some(driver)))))
+    Ok(Started::Http1(sender, Arc::new(Conn::new(hop, facts, tap, Some(driver), open))))
 }
 
 /// Runs an HTTP/2 connection, and keeps an eye on how many requests the origin allows at once.

@@ -13,6 +13,7 @@ use crate::{
     auth::{
         held::Held,
         scheme::{AuthError, Ready},
+        vitals::Vitals,
     },
     secret::Secret,
 };
@@ -87,6 +88,14 @@ pub enum Material {
 }
 
 impl Material {
+    /// How keys from elsewhere are doing.
+    pub fn vitals(&self) -> Option<Vitals> {
+        match self {
+            Self::Static(_) => None,
+            Self::Sourced(source) => source.vitals(),
+        }
+    }
+
     /// Usable at `now`, or after a fetch.
     pub fn ready(&self, now: SystemTime) -> Ready<'_> {
         match self {

@@ -43,6 +43,7 @@ use super::{
     held::{header_value, not_ready},
     scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
     skew::Skew,
+    vitals::Vitals,
 };
 use crate::{clock::Clock, target::Scheme};
 
@@ -217,6 +218,10 @@ impl AuthScheme for AwsSigv4 {
 
     fn has_stale(&self) -> bool {
         self.material.has_stale(self.clock.now())
+    }
+
+    fn vitals(&self) -> Option<Vitals> {
+        self.material.vitals()
     }
 
     fn describe(&self) -> String {

@@ -113,7 +113,7 @@ impl MtlsConfig {
         let now: Option<Vec<Secret>> = texts.iter().map(|(text, _)| read_now(text)).collect();
         if let Some(values) = now.filter(|_| !identity.is_made()) {
             for (value, _) in values.iter().zip(&texts).filter(|(_, (_, open))| !open) {
-                context.sources.learn(value);
+                context.sources.learn_lasting(value);
             }
             identity.seed(values).map_err(|error| vec![error.message])?;
         }

@@ -438,7 +438,7 @@ fn secrets_are_known_in_the_forms_that_base_strings_hold() {
     let hook = known.clone();
     let sources = Sources::new(
         Duration::from_secs(300),
-        Arc::new(move |secret: &Secret| hook.lock().unwrap().push(secret.expose().into())),
+        Arc::new(move |secret: &Secret, _| hook.lock().unwrap().push(secret.expose().into())),
     );
     let context = BuildContext { sources: Arc::new(sources), ..at(NOW) };
     build(keys(json!({"token": "t/k"})), &context);

@@ -25,6 +25,7 @@ use crate::{
         login::{Ask, Begun, Interactive, Return, StepUp},
         refreshing::Refreshing,
         scheme::Round,
+        vitals::Vitals,
     },
     secret::Secret,
 };
@@ -167,6 +168,12 @@ impl Accounts {
     /// The tokens that belong to nobody in particular.
     pub(super) fn own(&self) -> &Arc<Account> {
         &self.own
+    }
+
+    /// How all of them are doing.
+    pub(super) fn vitals(&self) -> Vitals {
+        let others = self.others.iter().map(|(_, account)| account.tokens.vitals());
+        others.fold(self.own.tokens.vitals(), Vitals::and)
     }
 
     /// The tokens for an exchange.

@@ -77,7 +77,7 @@ impl Client {
             None if account.is_some() => endpoint.to_owned(),
             None => facts.identity.audience.clone().unwrap_or_else(|| endpoint.to_owned()),
         };
-        let clock = &self.context.clock;
+        let clock = facts.token_url.as_ref().map_or_else(|| self.context.clock.clone(), |url| self.clock_at(url));
         let now = seconds(clock.now());
         let lifetime = config.lifetime.map_or(300, |lifetime| lifetime.get().as_secs()).max(1);
         let mut claims = Map::new();

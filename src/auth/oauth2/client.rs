@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use url::Url;
 
 use super::{
@@ -27,10 +27,29 @@ use crate::{
         held::Held,
         mtls,
         scheme::{Binding, Ready},
+        skew::Skew,
     },
+    clock::Clock,
     config::text::Text,
     secret::Secret,
+    target::Target,
 };
+
+/// What has been sent again to one endpoint: each reason counts once.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    nonce: bool,
+    clock: bool,
+}
+
+/// What of a request is signed with a time in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dated {
+    /// The proof of who asks.
+    pub(super) client: bool,
+    /// The grant itself.
+    pub(super) grant: bool,
+}
 
 /// One client of one authorization server.
 pub(super) struct Client {
@@ -39,6 +58,8 @@ pub(super) struct Client {
     pub(super) context: BuildContext,
     pub(super) discovered: tokio::sync::Mutex<Option<(Instant, Arc<Metadata>)>>,
     pub(super) nonces: Nonces,
+    /// How far the clocks of those who check our proofs are from ours.
+    skew: Skew,
     /// `client_cert`, for every connection.
     pub(super) certificate: Option<Held<mtls::Identity>>,
 }
@@ -79,6 +100,7 @@ impl Client {
             context: context.clone(),
             discovered: tokio::sync::Mutex::new(None),
             nonces: Nonces::default(),
+            skew: Skew::default(),
             certificate,
         })
     }
@@ -192,17 +214,55 @@ impl Client {
         };
         let Some(url) = url else { return Err(self.missing("`token_url` is missing").into()) };
         let params = self.read_params(params).await?;
-        for attempt in 0.. {
+        let mut tried = Tried::default();
+        loop {
             let mut form = self.form(ask, facts).await?;
             let request = self.proved(facts, url, &mut form, &params, key)?;
             let response = self.send(request, url).await?;
-            let news = self.nonces.learn(url, response.headers());
-            match answer::read(&response, self.context.clock.now()) {
-                Err(Failure::Refused(refusal)) if refusal.code == "use_dpop_nonce" && news && attempt == 0 => {}
-                result => return result,
+            let result = answer::read(&response, self.context.clock.now());
+            let is_dated = Dated { client: facts.identity.auth.is_assertion(), grant: matches!(ask, Ask::Assertion) };
+            if !self.is_mended(&mut tried, url, &response, result.as_ref().err(), is_dated) {
+                return result;
             }
         }
-        Err(Failure::Rubbish("it asks for another nonce each time".to_owned()))
+    }
+
+    /// Keeps what an answer says of nonces and clocks. True if it is a refusal that another proof may turn: one with the
+    /// server's nonce, or one by the server's clock.
+    pub(super) fn is_mended(
+        &self,
+        tried: &mut Tried,
+        url: &Url,
+        response: &Response<Bytes>,
+        failure: Option<&Failure>,
+        is_dated: Dated,
+    ) -> bool {
+        let news = self.nonces.learn(url, response.headers());
+        let Some(Failure::Refused(refusal)) = failure else { return false };
+        let (once, mended) = match refusal.code.as_str() {
+            "use_dpop_nonce" => (&mut tried.nonce, news),
+            "invalid_dpop_proof" => (&mut tried.clock, self.learn_clock(url, response.headers())),
+            "invalid_client" if is_dated.client => (&mut tried.clock, self.learn_clock(url, response.headers())),
+            // A code or a refresh token that was refused is not sent twice.
+            "invalid_grant" if is_dated.grant => (&mut tried.clock, self.learn_clock(url, response.headers())),
+            _ => return false,
+        };
+        mended && !std::mem::replace(once, true)
+    }
+
+    /// Our clock as the server behind `url` would have it.
+    pub(super) fn clock_at(&self, url: &Url) -> Clock {
+        self.context.clock.ahead_by(self.clock_offset(url))
+    }
+
+    /// Seconds by which the clock of the server behind `url` is ahead of ours, as far as is known.
+    pub(super) fn clock_offset(&self, url: &Url) -> i64 {
+        target(url).map_or(0, |target| self.skew.offset(&target))
+    }
+
+    /// Takes the clock of a server that refused a proof. True if that moved ours, so that it may be worth another one.
+    pub(super) fn learn_clock(&self, url: &Url, headers: &HeaderMap) -> bool {
+        target(url).is_some_and(|target| self.skew.learn_from(&target, headers, self.context.clock.now()))
     }
 
     /// A request with everything that proves who asks.
@@ -214,7 +274,7 @@ impl Client {
         params: &[ReadParam],
         key: Option<&ProofKey>,
     ) -> Result<Request<Bytes>, AuthError> {
-        let clock = &self.context.clock;
+        let clock = &self.clock_at(url);
         let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
         facts.identity.prove(form, &mut fields, url.as_str(), clock).map_err(|why| self.missing(&why))?;
         form.add_all("audience", &facts.audience);
@@ -313,6 +373,10 @@ impl Client {
         let message = format!("credential `{}`: {why}", self.credential);
         AuthError { kind: AuthErrorKind::TokenEndpoint, message, retry_after }
     }
+}
+
+fn target(url: &Url) -> Option<Target> {
+    Target::from_uri(&url.as_str().parse().ok()?).ok()
 }
 
 const TIMEOUT: Duration = Duration::from_secs(30);

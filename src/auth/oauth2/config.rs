@@ -231,6 +231,13 @@ pub enum ClientAuth {
     Tls,
 }
 
+impl ClientAuth {
+    /// True if the proof is signed and dated.
+    pub fn is_assertion(self) -> bool {
+        matches!(self, Self::PrivateKeyJwt | Self::ClientSecretJwt)
+    }
+}
+
 /// See [`Oauth2Config::basic_encoding`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -63,6 +63,7 @@ use super::{
     login::{Interactive, StepUp},
     refreshing::Current,
     scheme::{Binding, BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
+    vitals::Vitals,
 };
 use crate::secret::Secret;
 
@@ -155,7 +156,8 @@ impl AuthScheme for Oauth2 {
         let bound = current.as_ref().is_some_and(|current| current.value.key.is_some());
         let fresh_nonce = bound && self.learn_nonce(reply);
         let challenges = std::mem::take(&mut round.challenges);
-        let verdict = judge(reply, &challenges, fresh_nonce, round.attempt, self.logs_in());
+        let mended = bound && self.is_mended(reply, &challenges, fresh_nonce);
+        let verdict = judge(reply, &challenges, mended, round.attempt, self.logs_in());
         if let Some(current) = current.filter(|_| reply.is_refusal() && verdict != Verdict::Retry) {
             let (token, record, now) = (&current.value.secret, &current.value.record, client.context.clock.now());
             round.notes.extend(client.why_refused(&challenges, token, record, now));
@@ -211,6 +213,10 @@ impl AuthScheme for Oauth2 {
         Some(Arc::new(holder::Tokens(self.accounts.clone())))
     }
 
+    fn vitals(&self) -> Option<Vitals> {
+        Some(self.accounts.vitals())
+    }
+
     fn describe(&self) -> String {
         let current = self.accounts.own().tokens.current();
         let token = current.as_ref().map(|current: &Arc<Current<Token>>| mask(current.value.secret.expose()));
@@ -230,7 +236,8 @@ impl Oauth2 {
         let url = resource_url(&out.head().uri).ok_or_else(|| client.missing("the request's URL cannot be proved"))?;
         let nonce = client.nonces.of(&url);
         let method = out.head().method.clone();
-        let proof = key.proof(method.as_str(), &url, nonce.as_deref(), Some(&token.secret), out.clock());
+        let clock = out.clock().ahead_by(client.clock_offset(&url));
+        let proof = key.proof(method.as_str(), &url, nonce.as_deref(), Some(&token.secret), &clock);
         let proof = proof.map_err(|why| client.missing(&why))?;
         out.set_header(dpop::DPOP, proof);
         Ok(())
@@ -238,23 +245,41 @@ impl Oauth2 {
 
     /// Keeps the nonce of an answer; true if it is a new one.
     fn learn_nonce(&self, reply: &Reply<'_>) -> bool {
-        let url = resource_url(&reply.request.uri).or_else(|| Url::parse(&reply.target.to_string()).ok());
-        url.is_some_and(|url| self.accounts.client.nonces.learn(&url, reply.headers))
+        let client = &self.accounts.client;
+        url_of(reply).is_some_and(|url| client.nonces.learn(&url, reply.headers))
     }
+
+    /// Whether the proof that was refused would now be another one: with the server's nonce, or by its clock.
+    fn is_mended(&self, reply: &Reply<'_>, challenges: &[Challenge], fresh_nonce: bool) -> bool {
+        let errors = errors(challenges);
+        let client = &self.accounts.client;
+        errors.contains(&"use_dpop_nonce") && fresh_nonce
+            || errors.contains(&"invalid_dpop_proof")
+                && url_of(reply).is_some_and(|url| client.learn_clock(&url, reply.headers))
+    }
+}
+
+fn url_of(reply: &Reply<'_>) -> Option<Url> {
+    resource_url(&reply.request.uri).or_else(|| Url::parse(&reply.target.to_string()).ok())
 }
 
 fn resource_url(uri: &http::Uri) -> Option<Url> {
     Url::parse(&uri.to_string()).ok()
 }
 
-/// What a refusal asks for.
-fn judge(reply: &Reply<'_>, challenges: &[Challenge], fresh_nonce: bool, attempt: u8, logs_in: bool) -> Verdict {
+/// The errors of the challenges that speak of tokens.
+fn errors(challenges: &[Challenge]) -> Vec<&str> {
+    let ours = |challenge: &&Challenge| challenge.is("bearer") || challenge.is("dpop");
+    challenges.iter().filter(ours).filter_map(|challenge| challenge.param("error")).collect()
+}
+
+/// What a refusal asks for. `mended`: the next proof is another one than the refused.
+fn judge(reply: &Reply<'_>, challenges: &[Challenge], mended: bool, attempt: u8, logs_in: bool) -> Verdict {
     if !reply.is_refusal() {
         return Verdict::Deliver;
     }
-    let ours = |challenge: &&Challenge| challenge.is("bearer") || challenge.is("dpop");
-    let errors: Vec<&str> = challenges.iter().filter(ours).filter_map(|challenge| challenge.param("error")).collect();
-    if fresh_nonce && attempt < 2 && errors.contains(&"use_dpop_nonce") {
+    let errors = errors(challenges);
+    if mended && attempt < 2 {
         return Verdict::Retry;
     }
     if errors.contains(&"insufficient_user_authentication") {

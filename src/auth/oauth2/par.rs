@@ -3,7 +3,7 @@
 use super::{
     answer,
     authorize::Flow,
-    client::Client,
+    client::{Client, Dated, Tried},
     config::ClientAuth,
     discovery::Place,
     request::{Form, ReadParam},
@@ -23,22 +23,21 @@ impl Client {
         if facts.identity.auth != ClientAuth::Basic {
             form.forget("client_id");
         }
-        for attempt in 0..2 {
+        let mut tried = Tried::default();
+        loop {
             let mut own = form.clone();
             let request = self.proved(facts, &url, &mut own, params, flow.key.as_ref())?;
             let response = self.send(request, &url).await?;
-            let news = self.nonces.learn(&url, response.headers());
-            match answer::object(&response, self.context.clock.now()) {
-                Err(answer::Failure::Refused(refusal)) if refusal.code == "use_dpop_nonce" && news && attempt == 0 => {}
-                Err(failure) => return Err(self.explain_endpoint(failure, facts, &url, "par_url")),
-                Ok(members) => {
-                    let uri = members.get("request_uri").and_then(|uri| uri.as_str());
-                    return uri
-                        .map(str::to_owned)
-                        .ok_or_else(|| self.endpoint_error("the answer of `par_url` holds no request_uri", None));
-                }
+            let result = answer::object(&response, self.context.clock.now());
+            let is_dated = Dated { client: facts.identity.auth.is_assertion(), grant: false };
+            if self.is_mended(&mut tried, &url, &response, result.as_ref().err(), is_dated) {
+                continue;
             }
+            let members = result.map_err(|failure| self.explain_endpoint(failure, facts, &url, "par_url"))?;
+            let uri = members.get("request_uri").and_then(|uri| uri.as_str());
+            return uri
+                .map(str::to_owned)
+                .ok_or_else(|| self.endpoint_error("the answer of `par_url` holds no request_uri", None));
         }
-        Err(self.endpoint_error("`par_url` asks for another nonce each time", None))
     }
 }

@@ -195,6 +195,11 @@ impl Store {
         self.shared.passed_over.load(Ordering::Relaxed)
     }
 
+    /// How many exchanges are kept.
+    pub fn kept(&self) -> usize {
+        self.shared.lock().entries.len()
+    }
+
     /// Bytes that the kept exchanges take on disk.
     pub fn bytes(&self) -> u64 {
         self.shared.lock().bytes

@@ -16,6 +16,7 @@ use crate::{
         aws_sigv4::keys::Keys,
         refreshing::{Fetched, Refreshing},
         scheme::Ready,
+        vitals::Vitals,
     },
     secret::Secret,
 };
@@ -90,6 +91,14 @@ impl Live {
         match self {
             Self::Fixed(issued) => Some((issued.clone(), 1)),
             Self::Fetched(keys) => keys.current().as_ref().map(|current| (current.value.clone(), current.stamp)),
+        }
+    }
+
+    /// How they are doing; `None` for fixed ones.
+    pub(super) fn vitals(&self) -> Option<Vitals> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Fetched(keys) => Some(keys.vitals()),
         }
     }
 

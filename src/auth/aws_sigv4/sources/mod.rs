@@ -33,7 +33,7 @@ use arc_swap::ArcSwapOption;
 pub use self::config::{AssumeRoleConfig, KeysConfig, ProfileConfig, ProfileKeys, SourceConfig, WebIdentityConfig};
 use self::{live::Live, plan::Plan, planner::Planner, surroundings::Surroundings};
 use super::keys::Keys;
-use crate::auth::{AuthError, BuildContext, scheme::Ready, sources::FileState};
+use crate::auth::{AuthError, BuildContext, scheme::Ready, sources::FileState, vitals::Vitals};
 
 /// The keys of one credential, from wherever its source says. Cheap to clone; clones are the same keys.
 #[derive(Clone)]
@@ -124,6 +124,14 @@ impl KeySource {
             return state.live.reject(stamp & ((1 << EPOCH) - 1)).await;
         }
         state.live.obtain(self.0.context.clock.now()).await.map(|()| true)
+    }
+
+    /// How the keys are doing; `None` if they are fixed.
+    pub fn vitals(&self) -> Option<Vitals> {
+        match self.0.state.load().as_ref() {
+            Some(state) => state.live.vitals(),
+            None => Some(Vitals::default()),
+        }
     }
 
     /// Where the present keys came from, for a person. Holds no secret.

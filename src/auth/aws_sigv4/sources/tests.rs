@@ -151,7 +151,7 @@ impl Setup {
         let hook = known.clone();
         let sources = Sources::new(
             Duration::from_secs(300),
-            Arc::new(move |secret| hook.lock().unwrap().push(secret.expose().to_owned())),
+            Arc::new(move |secret, _| hook.lock().unwrap().push(secret.expose().to_owned())),
         );
         let context = BuildContext {
             sources: Arc::new(sources.with_eager_files()),

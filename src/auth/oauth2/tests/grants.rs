@@ -276,6 +276,79 @@ async fn proofs_carry_the_nonces_of_server_and_resource() {
     assert_eq!(own(&again)["nonce"], "resource-1");
 }
 
+/// A server whose clock is 20 minutes ahead of ours, and which takes nothing that is not of its time.
+fn ahead(field: &'static str) -> Arc<Endpoint> {
+    Endpoint::judging(move |n, request| {
+        let proof = match field {
+            "dpop" => Some(request.headers()["dpop"].to_str().unwrap().to_owned()),
+            field => value_of(request.body(), field),
+        };
+        let iat = jwt::decode(&Secret::new(proof.unwrap())).unwrap().1["iat"].as_u64().unwrap();
+        let kind = if field == "dpop" { "DPoP" } else { "Bearer" };
+        let code = match field {
+            "dpop" => "invalid_dpop_proof",
+            "client_assertion" => "invalid_client",
+            _ => "invalid_grant",
+        };
+        let mut answer = match iat.abs_diff(1_000_000 + 1200) {
+            0..=60 => json(200, &format!(r#"{{"access_token":"AT{n}","token_type":"{kind}","expires_in":100}}"#))?,
+            _ => json(401, &format!(r#"{{"error":"{code}"}}"#))?,
+        };
+        let date = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000 + 1200);
+        answer.headers_mut().insert("date", httpdate::fmt_http_date(date).parse().unwrap());
+        Ok(answer)
+    })
+}
+
+#[tokio::test]
+async fn what_is_signed_follows_the_clock_of_the_server() {
+    let (_, pem) = SigningKey::generate(Algorithm::Es256).unwrap();
+    let key =
+        value!({"client_auth": "private_key_jwt", "client_secret": null, "client_key": {"key_pem": pem.expose()}});
+    let grant = value!({"grant": "jwt_bearer", "assertion": {"alg": "ES256", "key_pem": pem.expose()}});
+    for (field, more) in [("dpop", value!({"dpop": true})), ("client_assertion", key), ("assertion", grant)] {
+        let setup = Setup::new(ahead(field));
+        let scheme = setup.build(with(robot(), more));
+        ready(&*scheme, &setup.context).await.unwrap();
+        assert_eq!(setup.hits(), 2, "{field}: refused, and taken with the server's time");
+        setup.clock.advance(101);
+        // The server stands still, so ours is 101 s wrong now: one more correction, not more than one.
+        ready(&*scheme, &setup.context).await.unwrap();
+        assert_eq!(setup.hits(), 4, "{field}");
+        if field != "dpop" {
+            continue;
+        }
+        // The resource has a clock of its own.
+        let request = head("https://api.test/x");
+        let mut round = Round::default();
+        let mut headers = http::HeaderMap::new();
+        headers.insert("www-authenticate", "DPoP error=\"invalid_dpop_proof\"".parse().unwrap());
+        let date = std::time::UNIX_EPOCH + std::time::Duration::from_secs(950_000);
+        headers.insert("date", httpdate::fmt_http_date(date).parse().unwrap());
+        let sent = |round: &mut Round| {
+            let mut request = head("https://api.test/x");
+            apply(&*scheme, &mut request, round, &setup.context).unwrap();
+            claims(request.headers["dpop"].to_str().unwrap())["iat"].as_u64().unwrap()
+        };
+        assert_eq!(sent(&mut round), 1_000_101);
+        assert_eq!(judged(&*scheme, 401, &headers, &request, &mut round), Verdict::Retry);
+        assert_eq!(sent(&mut round), 950_000);
+        assert_eq!(judged(&*scheme, 401, &headers, &request, &mut round), Verdict::Renew, "nothing new");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_code_or_refresh_token_is_not_sent_twice_whatever_the_time() {
+    let setup = Setup::new(Endpoint::new(|_, _| {
+        let mut answer = json(400, r#"{"error":"invalid_grant"}"#)?;
+        answer.headers_mut().insert("date", "Thu, 01 Jan 1970 00:00:00 GMT".parse().unwrap());
+        Ok(answer)
+    }));
+    let scheme = setup.build(with(robot(), value!({"grant": "refresh_token", "refresh_token": "R"})));
+    ready(&*scheme, &setup.context).await.unwrap_err();
+    assert_eq!(setup.hits(), 1);
+}
+
 #[tokio::test]
 async fn the_key_survives_with_the_refresh_token_and_a_bearer_answer_is_no_bound_token() {
     let setup = Setup::new(with_nonces());
