@@ -36,7 +36,7 @@ use crate::{
         sources::{SecretStore, Sources as SecretSources},
     },
     clock::Clock,
-    config::{Config, Unmatched},
+    config::{Config, TokenStoreConfig, Unmatched},
     console::{ConsoleOptions, Keep, record::Console, redact::Redactor},
     control::{
         ControlState,
@@ -55,9 +55,12 @@ use crate::{
     },
     secret::Secret,
     tls::{ca::Authority, client::TlsPolicy, leaf::Leaves},
-    tokens::{key::KeySources, lazy::LazyStores},
+    tokens::{TokenStore, key::KeySources, lazy::LazyStores},
     upstream::{ParentProxy, Upstream, UpstreamSettings, address::NoProxy},
 };
+
+#[cfg(feature = "redis")]
+use crate::tokens::redis::RedisStore;
 
 /// What a start is told.
 #[derive(Debug)]
@@ -110,18 +113,26 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
     Box::new(move |config| {
         let learn = redactor.clone();
         let keys = KeySources::from(&config.tokens);
-        let stores = Arc::new(LazyStores::new(data_dir.clone(), keys));
+        let stores = Arc::new(LazyStores::new(data_dir.clone(), keys.clone()));
         let sources = SecretSources::new(
             config.secrets.ttl,
             Arc::new(move |secret: &Secret, lifetime| learn.add(secret, lifetime)),
         )
         .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let fetch = Arc::new(upstream.clone());
+        let sources = Arc::new(sources);
+        let tokens: Arc<dyn TokenStore> = match &config.tokens.store {
+            #[cfg(feature = "redis")]
+            TokenStoreConfig::Redis(redis) => {
+                Arc::new(RedisStore::new((**redis).clone(), sources.clone(), data_dir.clone(), keys))
+            }
+            _ => stores,
+        };
         BuildContext {
             clock: clock.clone(),
             fetch,
-            sources: Arc::new(sources),
-            tokens: stores,
+            sources,
+            tokens,
             shared: SharedTokens::default(),
             logins: Logins::default(),
             environment: config.environment.as_deref().map(Arc::from),
@@ -418,6 +429,13 @@ impl Core {
         let state = Arc::clone(self) as Arc<dyn ControlState>;
         tokio::spawn(server::router(state, token, self.base.console_address).serve(sockets.console));
         tokio::spawn(serve::accept(Arc::clone(&self.proxy), sockets.proxy));
+        // A store that cannot be used is told at once, not with the first token that is needed.
+        let (tokens, proxy) = (self.desk.tokens.clone(), Arc::downgrade(&self.proxy));
+        tokio::spawn(async move {
+            if let (Err(error), Some(proxy)) = (tokens.probe().await, proxy.upgrade()) {
+                proxy.console.announce(&format!("tokens cannot be stored: {error}"));
+            }
+        });
         self.is_ready.store(true, Ordering::Release);
     }
 }
@@ -445,6 +463,7 @@ fn desk(proxy: &Arc<Proxy>, loader: &Loader) -> Result<Desk, StartError> {
         }),
         logins: context.logins.clone(),
         runner: context.fetch.clone(),
+        tokens: context.tokens.clone(),
     })
 }
 

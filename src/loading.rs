@@ -172,7 +172,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The environment variables that credentials, headers and passwords of clients are read from.
+/// The environment variables that credentials, headers, passwords of clients and the Redis store are read from.
 fn secret_variables(tree: &Node, config: &Config) -> Vec<String> {
     let mut names = BTreeSet::new();
     for credential in credentials(config) {
@@ -185,7 +185,7 @@ fn secret_variables(tree: &Node, config: &Config) -> Vec<String> {
             Value::Mapping(entries) => {
                 for entry in entries {
                     match entry.key.name.as_ref() {
-                        "credentials" | "auth" | "headers" | "clients" | "metrics_token" => {
+                        "credentials" | "auth" | "headers" | "clients" | "metrics_token" | "redis" => {
                             collect(&entry.value, &mut names)
                         }
                         _ => open.push(&entry.value),

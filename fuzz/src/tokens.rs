@@ -56,13 +56,13 @@ impl TokenStore for Holding {
         Box::pin(async { Ok(Some(self.0.clone())) })
     }
 
-    fn save<'a>(&'a self, _: &'a str, stored: &'a Stored, _: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn save<'a>(&'a self, _: &'a str, stored: &'a Stored, _: u64, _: u64) -> BoxFuture<'a, Result<(), StoreError>> {
         assert!(stored.generation > self.0.generation);
         Box::pin(async { Ok(()) })
     }
 
     fn lock<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<StoreLock, StoreError>> {
-        Box::pin(async { Ok(Box::new(()) as StoreLock) })
+        Box::pin(async { Ok(StoreLock::new(0, ())) })
     }
 }
 

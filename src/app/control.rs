@@ -44,7 +44,8 @@ impl ControlState for Core {
             "hosts": snapshot.rules.hosts_count(),
             "generation": reload.generation,
             "in_force_since": rfc3339(reload.since),
-            "reload_error": reload.failure.map(|failure| failure.message),
+            "token_store": json!({ "kind": self.first.tokens.store.name(), "trouble": self.desk.tokens.trouble() }),
+            "reload_error": reload.failure.map(|failure| self.redactor.mask_text(&failure.message).into_owned()),
             "connections": self.proxy.tasks.len(),
             "logins": self.desk.logins.open().iter().map(|pending| pending_json(pending)).collect::<Vec<_>>(),
             "idle_upstream_connections": self.proxy.upstream.idle_connections(),
@@ -89,7 +90,7 @@ impl ControlState for Core {
             "rules": self.proxy.snapshot().rules.to_json(),
             "files": self.config().files,
             "generation": self.reloader.store().status().generation,
-            "reload_error": self.reloader.store().status().failure.map(|failure| failure.message),
+            "reload_error": self.reloader.store().status().failure.map(|failure| self.redactor.mask_text(&failure.message).into_owned()),
         })
     }
 
@@ -145,7 +146,7 @@ impl ControlState for Core {
             let status =
                 tokio::task::spawn_blocking(move || reloader.reload()).await.map_err(|error| error.to_string())?;
             match status.failure {
-                Some(failure) => Err(failure.message),
+                Some(failure) => Err(self.redactor.mask_text(&failure.message).into_owned()),
                 None => Ok(format!("generation {} is in force", status.generation)),
             }
         })

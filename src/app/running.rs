@@ -81,6 +81,7 @@ impl Running {
             proxy.upstream.finish_work().await;
         };
         let finished = tokio::time::timeout(grace, all).await.is_ok();
+        self.core.desk.tokens.settle().await;
         let console = proxy.console.clone();
         let _ = tokio::task::spawn_blocking(move || console.flush(Duration::from_secs(2))).await;
         finished

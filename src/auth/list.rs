@@ -144,13 +144,15 @@ impl AuthScheme for List {
 
     fn review(&self, reply: &Reply<'_>, round: &mut Round) -> Verdict {
         let mut greatest = Verdict::Deliver;
-        let mut notes = Vec::new();
+        let (mut notes, mut refused) = (Vec::new(), None);
         for (member, own) in self.rounds(round) {
             own.verdict = member.review(reply, own);
             greatest = greatest.max(own.verdict);
             notes.append(&mut own.notes);
+            refused = refused.or(own.refused.take());
         }
         round.notes.append(&mut notes);
+        round.refused = refused;
         greatest
     }
 

@@ -39,6 +39,7 @@ pub mod scheme;
 pub mod skew;
 pub mod slots;
 pub mod sources;
+pub mod token_facts;
 pub mod vitals;
 
 use std::{fmt, sync::Arc};

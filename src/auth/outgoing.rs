@@ -1,11 +1,14 @@
 //! The request as it is about to leave, as schemes see it: what they may read, and what they may change.
 
-use std::{borrow::Cow, fmt, time::SystemTime};
+use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header, request::Parts};
 
-use super::scheme::{AuthError, Hop, LinkState, Slot};
+use super::{
+    scheme::{AuthError, Hop, LinkState, Slot},
+    token_facts::TokenFacts,
+};
 use crate::{
     clock::Clock,
     target::{Host, Scheme, Target},
@@ -65,6 +68,8 @@ pub struct Trace {
     pub canonical: Vec<(&'static str, &'static str, String)>,
     /// Remarks for a person.
     pub notes: Vec<String>,
+    /// What is known of the tokens that were written.
+    pub tokens: Vec<Arc<TokenFacts>>,
 }
 
 impl<'a> Outgoing<'a> {
@@ -240,6 +245,13 @@ impl<'a> Outgoing<'a> {
     /// Puts `value` into the `Authorization` field of this hop, in place of any other.
     pub fn authorize(&mut self, value: HeaderValue) {
         self.set_header(self.hop.authorization(), value);
+    }
+
+    /// Tells what is known of the token that was written.
+    pub fn token(&mut self, facts: &Arc<TokenFacts>) {
+        if let Some(trace) = self.trace.as_deref_mut() {
+            trace.tokens.push(Arc::clone(facts));
+        }
     }
 
     /// Sets a header field to one value, in place of any other. Mark secret values sensitive.

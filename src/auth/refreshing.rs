@@ -324,6 +324,12 @@ impl<T> Inner<T> {
                 state.login_needed = true;
                 Err(error)
             }
+            // Nor here, and the store has limits of its own; once it is back there is no time to lose.
+            Err(error) if error.kind == AuthErrorKind::TokenStore => {
+                state.failed += 1;
+                state.pause = Some((Instant::now() + STORE_PAUSE, error.clone()));
+                Err(error)
+            }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
                 state.failed += 1;
@@ -415,6 +421,8 @@ impl Drop for Waiting<'_> {
 
 /// How long before its end a value is renewed, at most.
 const MARGIN: Duration = Duration::from_secs(60);
+/// The pause after a failure of the token store.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 const MAX_ASKED: u64 = 300;
 /// The time between two fetches that a refusal may cause.

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
 use rustls::sign::CertifiedKey;
 
 pub use super::outgoing::{BodyPlan, Outgoing, Reframe, Trace, origin_form, request_target};
-use super::{challenge::Challenge, holdings::Holder, login::Interactive, vitals::Vitals};
+use super::{challenge::Challenge, holdings::Holder, login::Interactive, token_facts::Refused, vitals::Vitals};
 use crate::{secret::Secret, target::Target};
 
 /// One configured way to prove who we are.
@@ -263,6 +263,8 @@ pub struct Round {
     pub client: Option<Arc<str>>,
     /// Remarks of `review` for a person; the driver shows them.
     pub notes: Vec<String>,
+    /// Set by `review`: why the server refused what was sent, if that can be told.
+    pub refused: Option<Refused>,
     /// Free for the scheme: what it must remember between the phases of an exchange.
     pub state: Option<Box<dyn Any + Send + Sync>>,
     /// Set by a list of credentials: what this member said last.
@@ -289,6 +291,7 @@ impl Round {
             link: LinkState::Fresh,
             client: None,
             notes: Vec::new(),
+            refused: None,
             state: None,
             verdict: Verdict::Deliver,
             members: Vec::new(),
@@ -396,6 +399,8 @@ pub enum AuthErrorKind {
     Rejected,
     /// The token endpoint failed or answered rubbish: 502 `token-endpoint` (503 if it will pass: see `retry_after`).
     TokenEndpoint,
+    /// The store of tokens failed: 502 `token-endpoint` (503 if it will pass).
+    TokenStore,
     /// A person has to log in: 511 `login-needed`.
     LoginNeeded,
     /// The request has not the form that it claims, so it cannot be signed: 400 `bad-request`.

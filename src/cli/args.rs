@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
     token::args::{self as tokens, LoginArgs, LogoutArgs, TokenArgs},
-    traffic::args::{self as traffic, HarCommand, LogArgs, NumberArgs, OpenArgs, ReplayArgs},
+    traffic::args::{self as traffic, HarCommand, LogArgs, NumberArgs, OpenArgs, ReplayArgs, ShowArgs},
 };
 
 /// A proxy that adds authentication: point `HTTP_PROXY` at it, and matched requests arrive authenticated.
@@ -121,7 +121,7 @@ pub enum Command {
     Log(LogArgs),
     /// Show everything about one recorded exchange
     #[command(after_help = traffic::SHOW_EXAMPLES)]
-    Show(NumberArgs),
+    Show(ShowArgs),
     /// Print a recorded request as a curl command, with variables in place of secrets
     #[command(after_help = traffic::CURL_EXAMPLES)]
     Curl(NumberArgs),

@@ -53,7 +53,13 @@ impl Counter {
             false => Failure::failed(refusal.message),
         };
         match self {
-            Self::Here(runtime, desk) => runtime.block_on(desk.handle(request)).map_err(refused),
+            Self::Here(runtime, desk) => runtime
+                .block_on(async {
+                    let done = desk.handle(request).await;
+                    desk.tokens.settle().await;
+                    done
+                })
+                .map_err(refused),
             Self::Proxy(runtime, info) => {
                 let answer = runtime
                     .block_on(client::ask_tokens(info, &request))

@@ -39,9 +39,15 @@ pub(super) fn explain(global: &Global, args: &ExplainArgs) -> Result<u8, Failure
     let clock = clock(args)?;
     let (head, target, body) = request(args)?;
     let redactor = Redactor::default();
-    let (runtime, ready) = look::ready_with(global, clock.clone(), &redactor)?;
+    let (runtime, ready, loader) = look::ready_with(global, clock.clone(), &redactor)?;
     redactor.set_names(&ready.loaded.config.redact);
-    let leaving = runtime.block_on(leave(&ready.rules, head, target, body, &clock))?;
+    let leaving = runtime.block_on(async {
+        let leaving = leave(&ready.rules, head, target, body, &clock).await;
+        if let Some(context) = loader.context() {
+            context.tokens.settle().await;
+        }
+        leaving
+    })?;
     let mask = Mask { redactor: &redactor, off: args.show_secrets };
     if global.json {
         output::json(&as_json(&leaving, &mask))?;

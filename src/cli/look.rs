@@ -22,13 +22,17 @@ use crate::{
 
 /// Reads and compiles what the flags choose, as a start would, with nothing listening. The runtime must outlive it.
 pub(super) fn ready(global: &Global) -> Result<(Runtime, Ready), Failure> {
-    ready_with(global, Clock::system(), &Redactor::default())
+    let (runtime, ready, _) = ready_with(global, Clock::system(), &Redactor::default())?;
+    Ok((runtime, ready))
 }
 
 /// The same with a clock of the caller's, and a redactor that learns the secrets.
-pub(super) fn ready_with(global: &Global, clock: Clock, redactor: &Redactor) -> Result<(Runtime, Ready), Failure> {
-    let (runtime, ready, _) = everything(global, clock, redactor, None)?;
-    Ok((runtime, ready))
+pub(super) fn ready_with(
+    global: &Global,
+    clock: Clock,
+    redactor: &Redactor,
+) -> Result<(Runtime, Ready, Loader), Failure> {
+    everything(global, clock, redactor, None)
 }
 
 fn everything(
@@ -71,6 +75,7 @@ pub(super) fn desk(global: &Global, roots: Option<&Path>) -> Result<(Runtime, De
         clients: Box::new(move || clients.clone()),
         logins: context.logins.clone(),
         runner: context.fetch.clone(),
+        tokens: context.tokens.clone(),
     };
     Ok((runtime, desk))
 }

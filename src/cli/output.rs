@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anstream::{AutoStream, ColorChoice};
 
 use super::{Failure, args::Color};
+use crate::console;
 
 /// Makes the choice of colour hold for the whole process.
 pub fn choose_color(color: Color) {
@@ -49,7 +50,7 @@ pub fn bytes(bytes: &[u8]) -> Result<(), Failure> {
 /// Prints one JSON value.
 pub fn json(value: &serde_json::Value) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Failure::failed(error.to_string()))?;
-    data(text + "\n")
+    data(console::inert::json(&text).into_owned() + "\n")
 }
 
 /// Says something to the person; nothing is said of an empty text.
@@ -61,16 +62,9 @@ pub fn say(text: impl AsRef<str>) {
     let _ = writeln!(err, "{}", text.as_ref());
 }
 
-/// Control characters made visible, for text that others wrote.
+/// Characters that steer a terminal or hide text made visible, for text that others wrote.
 pub fn inert(text: &str) -> String {
-    text.chars()
-        .flat_map(|char| {
-            let plain = !char.is_control() && !matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            let escaped: Box<dyn Iterator<Item = char>> =
-                if plain { Box::new(std::iter::once(char)) } else { Box::new(char.escape_unicode()) };
-            escaped
-        })
-        .collect()
+    console::inert::line(text).into_owned()
 }
 
 fn done(result: io::Result<()>) -> Result<(), Failure> {

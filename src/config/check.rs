@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::{
     At, AuthRef, ConnectPorts, ConsoleConfig, Limits, ParentKind, ParentProxyConfig, ProxyConfig, RedactConfig,
-    SecretsConfig, TokenStoreConfig, TokensConfig,
+    RedisConfig, SecretsConfig, TokenStoreConfig, TokensConfig,
     diagnostics::Diagnostic,
-    raw::{RawConsole, RawLimits, RawProxy, RawRedact, RawSecrets, RawTokens, RawUpstream},
+    raw::{RawConsole, RawLimits, RawProxy, RawRedact, RawRedis, RawSecrets, RawStore, RawTokens, RawUpstream},
     read::{from_node, unknown_word},
     rule::Credentials,
     units::HumanDuration,
@@ -226,37 +226,77 @@ pub(super) fn console(raw: RawConsole, errors: &mut Vec<Diagnostic>) -> ConsoleC
 pub(super) fn tokens(raw: RawTokens, errors: &mut Vec<Diagnostic>) -> TokensConfig {
     let store = match &raw.store {
         None => TokenStoreConfig::Auto,
-        Some(node) => store(node).unwrap_or_else(|error| {
-            errors.push(error);
+        Some(node) => store(node).unwrap_or_else(|found| {
+            errors.extend(found);
             TokenStoreConfig::Auto
         }),
     };
     TokensConfig { store, key_file: raw.key_file.map(|path| path.0) }
 }
 
-fn store(node: &Node) -> Result<TokenStoreConfig, Diagnostic> {
-    let known = ["auto", "file", "keyring"];
+fn store(node: &Node) -> Result<TokenStoreConfig, Vec<Diagnostic>> {
+    let known = ["auto", "file", "keyring", "redis"];
     match (&node.value, node.text()) {
         (Value::Wrong, _) | (_, Some("auto")) => Ok(TokenStoreConfig::Auto),
         (_, Some("file")) => Ok(TokenStoreConfig::File),
         (_, Some("keyring")) => Ok(TokenStoreConfig::Keyring),
-        (_, Some("redis")) => Err(redis().at(&node.place)),
-        (_, Some(other)) => Err(unknown_word(other, &known).at(&node.place)),
-        (Value::Mapping(entries), _) => match entries.first() {
-            Some(entry) if &*entry.key.name == "redis" => Err(redis().at(&entry.key.place)),
-            Some(entry) => Err(unknown_word(&entry.key.name, &known).at(&entry.key.place)),
-            None => Err(unknown_word("{}", &known).at(&node.place)),
-        },
-        _ => {
-            Err(Diagnostic::error(format!("expected `auto`, `file` or `keyring`, found {}", node.kind()))
-                .at(&node.place))
+        (_, Some("redis")) => {
+            Err(vec![Diagnostic::error("a store in Redis needs its address").help(REDIS_FORM).at(&node.place)])
         }
+        (_, Some(other)) => Err(vec![unknown_word(other, &known).at(&node.place)]),
+        (Value::Mapping(_), _) => from_node::<RawStore>(node).and_then(|store| redis(&store.redis)),
+        _ => Err(vec![
+            Diagnostic::error(format!("expected `auto`, `file`, `keyring` or a mapping, found {}", node.kind()))
+                .help(REDIS_FORM)
+                .at(&node.place),
+        ]),
     }
 }
 
-fn redis() -> Diagnostic {
-    Diagnostic::error("a token store in Redis is not available in this version").help("use `auto`, `file` or `keyring`")
+/// `tokens.store.redis`
+fn redis(node: &Node) -> Result<TokenStoreConfig, Vec<Diagnostic>> {
+    let raw: RawRedis = from_node(node)?;
+    let mut errors = Vec::new();
+    if !cfg!(feature = "redis") {
+        errors
+            .push(Diagnostic::error("this build has no Redis").help("build with the feature `redis`").at(&node.place));
+    }
+    #[cfg(feature = "redis")]
+    if let Some(url) = raw.url.value.as_literal()
+        && let Err(why) = crate::tokens::redis::check_url(&url)
+    {
+        errors.push(Diagnostic::error(why).at(&raw.url.place));
+    }
+    let prefix = raw.prefix.as_ref().map_or("countersign", |prefix| &prefix.value);
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+    if let Some(written) = &raw.prefix
+        && !((1..=64).contains(&prefix.len()) && prefix.bytes().all(fits))
+    {
+        let why = "the prefix has 1 to 64 letters, digits, `-`, `_`, `.`, `:` and `/`";
+        errors.push(Diagnostic::error(why).at(&written.place));
+    }
+    let identity = match (raw.cert, raw.key) {
+        (Some(cert), Some(key)) => Some((cert.0, key.0)),
+        (None, None) => None,
+        _ => {
+            errors.push(Diagnostic::error("`cert` and `key` come together").at(&node.place));
+            None
+        }
+    };
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Ok(TokenStoreConfig::Redis(Box::new(RedisConfig {
+        prefix: prefix.to_owned(),
+        url: raw.url.value,
+        ca: raw.ca.map(|path| path.0),
+        identity,
+        sentinel_username: raw.sentinel_username,
+        sentinel_password: raw.sentinel_password,
+    })))
 }
+
+const REDIS_FORM: &str = "write `store: {redis: {url: \"rediss://user:${env:REDIS_PASSWORD}@host:6379/0\"}}`";
 
 /// `secrets:`
 pub(super) fn secrets(raw: RawSecrets) -> SecretsConfig {

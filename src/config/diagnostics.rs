@@ -262,7 +262,7 @@ pub fn is_secret_key(name: &str) -> bool {
 
 /// Keys below which every scalar may be a secret, whatever its own key.
 fn holds_secrets(name: &str) -> bool {
-    matches!(name, "clients" | "cookies")
+    matches!(name, "clients" | "cookies" | "redis")
 }
 
 /// The literal parts of secrets in `text`: scalars under secret keys, without the references in them.

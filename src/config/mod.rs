@@ -224,7 +224,7 @@ pub struct TokensConfig {
 }
 
 /// `tokens.store`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenStoreConfig {
     /// The keyring if it works, else the encrypted file.
     Auto,
@@ -232,6 +232,37 @@ pub enum TokenStoreConfig {
     File,
     /// The operating system's keyring.
     Keyring,
+    /// A Redis that a fleet shares.
+    Redis(Box<RedisConfig>),
+}
+
+impl TokenStoreConfig {
+    /// The word for it in a configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::File => "file",
+            Self::Keyring => "keyring",
+            Self::Redis(_) => "redis",
+        }
+    }
+}
+
+/// `tokens.store.redis`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisConfig {
+    /// Where it is, and user and password.
+    pub url: Text,
+    /// A PEM file with the authorities that may vouch for the server, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// Our certificate (PEM) and its key, where the server asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// User name at the Sentinels.
+    pub sentinel_username: Option<Text>,
+    /// Password at the Sentinels.
+    pub sentinel_password: Option<Text>,
+    /// What the names of our keys begin with. Default `countersign`.
+    pub prefix: String,
 }
 
 /// `secrets:`

@@ -173,11 +173,49 @@ pub struct RawKeep {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawTokens {
-    /// `auto` (the keyring if it works, else an encrypted file), `file` or `keyring`.
+    /// `auto` (an encrypted file whose key is in the keyring if that works), `file`, `keyring`, or `{redis: {url: ...}}`.
     #[schemars(with = "Store")]
     pub store: Option<Node>,
-    /// File with the key of the encrypted file.
+    /// File with the key of the encrypted file, or of what is kept in Redis.
     pub key_file: Option<ConfigPath>,
+}
+
+/// `tokens.store` as a mapping.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawStore {
+    /// A Redis that several machines share.
+    #[schemars(with = "RawRedis")]
+    pub redis: Node,
+}
+
+/// `tokens.store.redis`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RawRedis {
+    /// `redis://user:password@host:6379/0`, with TLS `rediss://`; several hosts behind `redis+sentinel://` (with
+    /// `/master-name/0` at the end) and `redis+cluster://`, with TLS `rediss+sentinel://` and `rediss+cluster://`.
+    #[schemars(with = "Text")]
+    pub url: At<Text>,
+    /// PEM file with the authorities that may vouch for the server, in place of the system's.
+    #[serde(default)]
+    pub ca: Option<ConfigPath>,
+    /// PEM file with our certificate, where the server asks for one.
+    #[serde(default)]
+    pub cert: Option<ConfigPath>,
+    /// PEM file with the key of `cert`.
+    #[serde(default)]
+    pub key: Option<ConfigPath>,
+    /// User name at the Sentinels, which do not take the one of `url`.
+    #[serde(default)]
+    pub sentinel_username: Option<Text>,
+    /// Password at the Sentinels.
+    #[serde(default)]
+    pub sentinel_password: Option<Text>,
+    /// What the names of our keys begin with. Default `countersign`.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub prefix: Option<At<String>>,
 }
 
 /// `secrets:`

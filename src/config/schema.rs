@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings, json_schema};
 use serde_json::{Value, json};
 
-use super::raw::{RawConfig, RawUpstream};
+use super::raw::{RawConfig, RawStore, RawUpstream};
 use crate::auth::SchemeConfig;
 
 /// The schema of the main file; files of `rules.d` are subsets of it.
@@ -179,5 +179,8 @@ schema_of! {
 
 schema_of! {
     /// Kinds of token stores.
-    Store: |_generator| json_schema!({ "enum": ["auto", "file", "keyring"] })
+    Store: |generator| {
+        let mapping = generator.subschema_for::<RawStore>();
+        json_schema!({ "anyOf": [{ "enum": ["auto", "file", "keyring"] }, mapping] })
+    }
 }

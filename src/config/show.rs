@@ -32,6 +32,8 @@ enum Mask {
     Variable,
     /// In `headers.set`: those whose field does not look like it carries a secret.
     Header,
+    /// In `tokens.store.redis`: those that are no address, which may hold a password.
+    Redis,
     /// None.
     All,
 }
@@ -159,6 +161,7 @@ impl Printer {
 fn below(mask: Mask, key: &str, value: &Node) -> Mask {
     match (mask, key) {
         (Mask::All, _) | (_, "clients" | "cookies" | "metrics_token") => Mask::All,
+        (Mask::Plain, "redis") => Mask::Redis,
         (Mask::Plain, "vars") => Mask::Variable,
         (Mask::Plain, "set") => Mask::Header,
         (Mask::Plain, "credentials") => Mask::Credential,
@@ -194,6 +197,7 @@ fn collect_hidden(node: &Node, mask: Mask, key: &str, hidden: &mut Vec<String>) 
 fn shown(text: &str, mask: Mask, key: &str) -> String {
     let open = match mask {
         Mask::All => false,
+        Mask::Redis => ["ca", "cert", "prefix"].contains(&key),
         Mask::Plain | Mask::Variable => !is_secret_key(key),
         Mask::Header => {
             !is_secret_key(key)

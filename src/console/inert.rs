@@ -22,6 +22,24 @@ pub fn lines_bytes(bytes: &[u8]) -> String {
     from_bytes(bytes, true)
 }
 
+/// JSON text with the same characters as escapes: JSON itself demands that of C0 alone.
+pub fn json(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|c| is_active(c, true)) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if is_active(c, true) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// Replaces our own symbols by ASCII ones and escapes every other character beyond ASCII.
 pub fn ascii(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
@@ -114,6 +132,7 @@ mod tests {
         assert_eq!(lines("a\r\n\tb"), "a\\r\n\tb");
         assert_eq!(line("a\nb\tc"), "a\\nb\\tc");
         assert_eq!(line("grüße 😀"), "grüße 😀");
+        assert_eq!(json("{\n \"a\": \"\u{9b}ü\u{e0041}\x7f\"}"), "{\n \"a\": \"\\u009bü\\udb40\\udc41\\u007f\"}");
     }
 
     #[test]

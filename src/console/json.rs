@@ -1,7 +1,5 @@
 //! One JSON object per exchange and line (`--json`), masked like everything else.
 
-use std::borrow::Cow;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Version};
 use serde_json::{Map, Value, json};
@@ -9,12 +7,14 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     changes::{Change, changes},
+    inert,
     names::BodyKind,
     pretty, raw,
     record::{Body, Client, Exchange, Send, SendKind},
     redact::{Redactor, into_text},
     sink::Tunnel,
     terminal::{Style, version_text},
+    token,
 };
 use crate::rules::Rule;
 
@@ -112,20 +112,8 @@ pub(super) fn of_tunnel(tunnel: &Tunnel, redactor: &Redactor) -> Value {
     })
 }
 
-/// JSON escapes C0 only; the other characters that steer terminals are escaped here, so that the line is inert too.
 fn push_line(object: &Value, out: &mut Vec<u8>) {
-    for c in object.to_string().chars() {
-        let mut units = [0; 2];
-        if !c.is_ascii() && matches!(super::inert::line(c.encode_utf8(&mut [0; 4])), Cow::Owned(_)) {
-            for unit in c.encode_utf16(&mut units) {
-                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
-            }
-        } else if c == '\x7f' {
-            out.extend_from_slice(b"\\u007f");
-        } else {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
+    out.extend_from_slice(inert::json(&object.to_string()).as_bytes());
     out.push(b'\n');
 }
 
@@ -179,6 +167,8 @@ impl Writer<'_> {
         object
             .insert("interim".to_owned(), send.interim.iter().map(|status| status.as_u16()).collect::<Vec<_>>().into());
         object.insert("response".to_owned(), self.response(send));
+        let after = send.begun.saturating_duration_since(exchange.begun);
+        object.insert("at_ms".to_owned(), ms(after).into());
         object.insert("timing".to_owned(), timing(send));
         self.insert_link(send, &mut object);
         let injected = send.injected.iter().map(|slot| json!({"where": slot.place(), "name": slot.name()}));
@@ -188,6 +178,8 @@ impl Writer<'_> {
             .iter()
             .map(|(scheme, label, text)| json!({"scheme": scheme, "label": label, "text": self.text(text)}));
         object.insert("canonical".to_owned(), canonical.collect::<Vec<_>>().into());
+        object.insert("tokens".to_owned(), token::tokens_json(send, self.redactor).into());
+        object.insert("refused".to_owned(), token::refused_json(exchange, send, self.redactor));
         let notes = send.notes.iter().map(|note| self.text(note));
         object.insert("notes".to_owned(), notes.collect::<Vec<_>>().into());
         object.insert("error".to_owned(), send.failed.as_ref().map(|failed| self.text(failed)).into());

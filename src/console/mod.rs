@@ -8,6 +8,7 @@
 //! control characters visible.
 
 mod changes;
+pub mod csv;
 pub mod curl;
 mod decode;
 pub mod har;
@@ -16,6 +17,7 @@ mod json;
 mod log;
 mod names;
 mod pretty;
+pub mod preview;
 mod queue;
 mod raw;
 pub mod record;
@@ -28,6 +30,7 @@ pub mod store;
 mod terminal;
 #[cfg(test)]
 mod tests;
+mod token;
 mod views;
 
 pub use log::MaskedWriter;

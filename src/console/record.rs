@@ -17,7 +17,15 @@ pub use super::{
     recording::{CURRENT, Recording, SendRecording},
     sink::Console,
 };
-use crate::{auth::scheme::Slot, rules::Rule, target::Target, upstream::LinkInfo};
+use crate::{
+    auth::{
+        scheme::Slot,
+        token_facts::{Refused, TokenFacts},
+    },
+    rules::Rule,
+    target::Target,
+    upstream::LinkInfo,
+};
 
 /// Where an exchange comes from.
 #[derive(Clone, Debug, Default)]
@@ -143,6 +151,10 @@ pub struct Send {
     pub canonical: Vec<(&'static str, &'static str, String)>,
     /// Remarks of schemes.
     pub notes: Vec<String>,
+    /// What is known of the tokens that were written.
+    pub tokens: Vec<Arc<TokenFacts>>,
+    /// Why the server refused what was sent, if the scheme could tell; then it is among the exchange's notes, too.
+    pub refused: Option<Refused>,
     /// The body that left.
     pub request_body: Body,
     /// Interim answers.
@@ -301,6 +313,8 @@ impl Send {
             injected: Vec::new(),
             canonical: Vec::new(),
             notes: Vec::new(),
+            tokens: Vec::new(),
+            refused: None,
             request_body: Body::default(),
             interim: Vec::new(),
             status: None,

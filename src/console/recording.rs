@@ -16,7 +16,13 @@ use super::{
     record::{Client, Exchange, Refusal, ReplyHead, RequestHead, Send, SendKind},
     sink::{Level, Shared},
 };
-use crate::{auth::scheme::Trace, config::Record, rules::Rule, target::Target, upstream::LinkInfo};
+use crate::{
+    auth::{scheme::Trace, token_facts::Refused},
+    config::Record,
+    rules::Rule,
+    target::Target,
+    upstream::LinkInfo,
+};
 
 /// One exchange being recorded. Cheap to clone; the exchange is shown when it is finished, or when every handle on it is
 /// gone.
@@ -220,8 +226,14 @@ impl SendRecording {
                 send.injected = trace.injected;
                 send.canonical = trace.canonical;
                 send.notes = trace.notes;
+                send.tokens = trace.tokens;
             }
         });
+    }
+
+    /// Why the server refused it.
+    pub fn refused(&self, refused: Refused) {
+        self.with(|send, _, _| send.refused = Some(refused));
     }
 
     /// A piece of the request body as it leaves.

@@ -18,6 +18,7 @@ use super::{
     record::{Body, Exchange, RequestHead, Send, SendKind},
     redact::Redactor,
     sink::{Level, Tunnel},
+    token,
 };
 use crate::{auth::scheme::Slot, rules::Rule};
 
@@ -99,6 +100,12 @@ impl Viewer<'_> {
         self.style.finish(text)
     }
 
+    /// Why a server refused what was sent, where the scheme itself has left no note of it.
+    fn untold(&self, exchange: &Exchange, send: &Send) -> Option<String> {
+        let refused = token::refused(exchange, send).filter(|_| send.refused.is_none())?;
+        Some(self.show(&refused.text(), NOTE_CAP))
+    }
+
     /// Text from the network or the configuration: masked, inert, on one line.
     pub(super) fn show(&self, text: &str, cap: usize) -> String {
         let masked = self.redactor.mask_text(text);
@@ -145,6 +152,7 @@ impl Viewer<'_> {
     fn outcome(&self, exchange: &Exchange) -> (Option<StatusCode>, String) {
         let mut notes: Vec<String> = exchange.notes.iter().map(|note| self.show(note, NOTE_CAP)).collect();
         let mut status = exchange.status;
+        notes.extend(exchange.request_sends().filter_map(|send| self.untold(exchange, send)));
         let statuses: Vec<_> = exchange.request_sends().map(|send| send.status).collect();
         let has_tokens = exchange.sends.iter().any(|send| matches!(send.kind, SendKind::Token { .. }));
         if statuses.len() > 1 {
@@ -278,6 +286,9 @@ impl Viewer<'_> {
                 self.field('<', Change::Same, name.as_str(), value, out);
             }
             self.body(&send.reply_body, &reply.headers, out);
+        }
+        if let Some(refused) = self.untold(exchange, send) {
+            let _ = writeln!(out, "   {refused}");
         }
         if let Some(failed) = &send.failed {
             let _ = writeln!(out, "   {}", self.style.failure(&format!("failed: {}", self.show(failed, NOTE_CAP))));

@@ -114,7 +114,7 @@ impl Router {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        let mut response = match self.refusal(&head.headers) {
+        let mut response = match self.refusal(&head) {
             Some(refusal) => refusal,
             None => self.route(&head, body, owner).await,
         };
@@ -143,6 +143,10 @@ impl Router {
             path => match path.strip_prefix("/api/") {
                 None => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
                 Some(_) if !self.is_known(&head.headers) => unauthorized("this needs the token of the run file\n"),
+                // A form of another page can send text and forms, but no JSON.
+                Some(_) if !read && !self.knows_token(&head.headers) && brings_no_json(&head.headers) => {
+                    text(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a page sends JSON here\n")
+                }
                 Some(path) => match read_body(body, head.uri.path()).await {
                     Ok(body) => {
                         let asked = Asked { method: &head.method, path, query, headers: &head.headers, body };
@@ -189,6 +193,7 @@ impl Router {
         match (asked.method.as_str(), asked.path) {
             ("GET" | "HEAD", "status") => json(StatusCode::OK, &self.state.status()),
             ("GET" | "HEAD", "rules") => json(StatusCode::OK, &self.state.rules()),
+            ("GET" | "HEAD", "explain") => self.explain(&asked.query),
             ("POST", "reload") => match self.state.reload().await {
                 Ok(message) => json(StatusCode::OK, &json!({ "message": message })),
                 Err(message) => failure(StatusCode::UNPROCESSABLE_ENTITY, message),
@@ -199,13 +204,27 @@ impl Router {
             }
             ("POST", "invitations") => self.invitation(),
             ("POST", "tokens") => self.tokens(&asked).await,
-            (_, "status" | "rules" | "reload" | "stop" | "invitations" | "tokens") => {
+            (_, "status" | "rules" | "explain" | "reload" | "stop" | "invitations" | "tokens") => {
                 text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n")
             }
             _ => match traffic::route(&self.state, asked).await {
                 Some(answer) => answer,
                 None => text(StatusCode::NOT_FOUND, "there is nothing here\n"),
             },
+        }
+    }
+
+    /// Which rule a request would meet. Nothing is sent.
+    fn explain(&self, query: &Query) -> Response<ControlBody> {
+        let asked = json!({
+            "method": query.get("method").unwrap_or("GET").to_ascii_uppercase(),
+            "url": query.get("url").unwrap_or_default(),
+        });
+        match self.state.explain(&asked) {
+            serde_json::Value::Null => {
+                failure(StatusCode::BAD_REQUEST, "this is not a request like GET https://host/path".to_owned())
+            }
+            explanation => json(StatusCode::OK, &explanation),
         }
     }
 
@@ -254,10 +273,12 @@ impl Router {
     }
 
     /// Requests that a web page or a rebound name could have caused.
-    fn refusal(&self, headers: &HeaderMap) -> Option<Response<ControlBody>> {
+    fn refusal(&self, head: &Parts) -> Option<Response<ControlBody>> {
+        let headers = &head.headers;
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = hosts.next().and_then(|host| host.to_str().ok());
-        if hosts.next().is_some() || !host.is_some_and(|host| self.is_own_name(host)) {
+        let named = head.uri.authority().is_none_or(|authority| self.is_own_name(authority.as_str()));
+        if !named || hosts.next().is_some() || !host.is_some_and(|host| self.is_own_name(host)) {
             return Some(text(StatusCode::MISDIRECTED_REQUEST, "this port does not answer for that host\n"));
         }
         let own = format!("http://{}", host.unwrap_or_default());
@@ -287,6 +308,14 @@ impl Router {
     fn knows_token(&self, headers: &HeaderMap) -> bool {
         bearer(headers).is_some_and(|token| Secret::new(token) == self.token)
     }
+}
+
+/// True if there is a body, and it does not say that it is JSON.
+fn brings_no_json(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let empty = matches!(text(header::CONTENT_LENGTH), "" | "0") && !headers.contains_key(header::TRANSFER_ENCODING);
+    let kind = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    !empty && !kind.eq_ignore_ascii_case("application/json")
 }
 
 /// The token that a request brings.

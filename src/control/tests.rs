@@ -21,6 +21,7 @@ use crate::{
     metrics::Format,
     proxy::peer::Owner,
     secret::Secret,
+    tokens::MemoryStore,
 };
 
 /// A desk without credentials.
@@ -31,6 +32,7 @@ pub(crate) fn desk() -> Desk {
         clients: Box::new(Vec::new),
         logins: Logins::default(),
         runner: Arc::new(NoNetwork),
+        tokens: Arc::new(MemoryStore::default()),
     }
 }
 

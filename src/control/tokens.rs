@@ -15,6 +15,7 @@ use crate::{
         login::{Ask, Logins, Pending, Prompt},
     },
     secret::Secret,
+    tokens::TokenStore,
 };
 
 /// What is asked for. `client` is the client of the proxy whose tokens are meant.
@@ -147,6 +148,8 @@ pub struct Desk {
     pub logins: Logins,
     /// Runs what outlives the request.
     pub runner: Arc<dyn Fetch>,
+    /// Where tokens are kept.
+    pub tokens: Arc<dyn TokenStore>,
 }
 
 impl fmt::Debug for Desk {

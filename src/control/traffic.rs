@@ -15,7 +15,7 @@ use super::{
     server::{failure, json, respond, text},
 };
 use crate::console::{
-    Store, curl, har,
+    Store, csv, curl, har, preview,
     store::{Event, Filter, NAMES, Row},
 };
 
@@ -59,7 +59,7 @@ impl Query {
 pub(super) async fn route(state: &Arc<dyn ControlState>, asked: Asked<'_>) -> Option<Response<ControlBody>> {
     let mut parts = asked.path.split('/');
     let place = (parts.next()?, parts.next(), parts.next(), parts.next());
-    if !matches!(place, ("exchanges", _, _, None) | ("events" | "har" | "filters", None, None, None)) {
+    if !matches!(place, ("exchanges", _, _, None) | ("events" | "har" | "csv" | "filters", None, None, None)) {
         return None;
     }
     let Some(store) = state.console().store().cloned() else {
@@ -75,8 +75,10 @@ pub(super) async fn route(state: &Arc<dyn ControlState>, asked: Asked<'_>) -> Op
         ("GET", ("exchanges", Some(id), None, _)) => detail(state, store, id).await,
         ("GET", ("exchanges", Some(id), Some("curl"), _)) => command(store, id).await,
         ("POST", ("exchanges", Some(id), Some("replay"), _)) => replay(state, store, id, &asked.body).await,
-        ("GET", ("events", ..)) => asked.query.filter().map(|filter| events(store, filter, asked.headers)),
+        ("GET", ("exchanges", Some(id), Some("picture"), _)) => picture(store, id, &asked.query).await,
+        ("GET", ("events", ..)) => asked.query.filter().map(|filter| events(store, filter, &asked)),
         ("GET", ("har", ..)) => asked.query.filter().map(|filter| export(store, filter)),
+        ("GET", ("csv", ..)) => table(store, &asked).await,
         ("POST", ("har", ..)) => import(state, &store, &asked.body),
         ("GET", ("filters", ..)) => Ok(json(StatusCode::OK, &filters())),
         _ => Ok(text(StatusCode::METHOD_NOT_ALLOWED, "not with this method\n")),
@@ -101,9 +103,12 @@ async fn list(store: Store, asked: &Asked<'_>) -> Answer {
     let limit = asked.query.number("limit")?.unwrap_or(200).min(MAX_ROWS);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let looked = store.clone();
+    let (era, sequence) = store.position();
     let rows = reading(move || looked.rows(&filter, before, limit)).await?;
     let rows: Vec<&Row> = rows.iter().map(AsRef::as_ref).collect();
-    let object = json!({ "exchanges": rows, "not_kept": store.passed_over(), "bytes": store.bytes() });
+    let object = json!({
+        "exchanges": rows, "not_kept": store.passed_over(), "bytes": store.bytes(), "position": format!("{era}.{sequence}"),
+    });
     Ok(json(StatusCode::OK, &object))
 }
 
@@ -128,6 +133,36 @@ async fn command(store: Store, id: &str) -> Answer {
     let line = curl::command(&detail)
         .ok_or_else(|| Refused(StatusCode::CONFLICT, "a tunnel that was not looked into has no request".to_owned()))?;
     Ok(respond(StatusCode::OK, "text/plain; charset=utf-8", (line + "\n").into()))
+}
+
+/// A picture, as a document that has no origin, runs nothing and loads nothing. Only our own page may frame it. Browsers
+/// put a style of their own around a picture.
+async fn picture(store: Store, id: &str, query: &Query) -> Answer {
+    let send = usize::try_from(query.number("send")?.unwrap_or(0)).unwrap_or(usize::MAX);
+    let detail = find(store, id).await?;
+    let (kind, bytes) = preview::picture(&detail, send)
+        .ok_or_else(|| Refused(StatusCode::NOT_FOUND, "there is no picture that was kept whole".to_owned()))?;
+    let mut response = respond(StatusCode::OK, kind, bytes.into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PICTURE_POLICY));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("SAMEORIGIN"));
+    Ok(response)
+}
+
+const PICTURE_POLICY: &str = "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'";
+
+/// The rows for a spreadsheet, oldest first.
+async fn table(store: Store, asked: &Asked<'_>) -> Answer {
+    let filter = asked.query.filter()?;
+    let rows = reading(move || store.rows(&filter, None, usize::MAX)).await?;
+    let mut text = csv::head();
+    for row in rows.iter().rev() {
+        text.push_str(&csv::line(&json!(row.as_ref())));
+    }
+    let mut response = respond(StatusCode::OK, "text/csv; charset=utf-8", text.into());
+    let name = HeaderValue::from_static("attachment; filename=\"countersign.csv\"");
+    response.headers_mut().insert(header::CONTENT_DISPOSITION, name);
+    Ok(response)
 }
 
 async fn replay(state: &Arc<dyn ControlState>, store: Store, id: &str, body: &Bytes) -> Answer {
@@ -194,15 +229,24 @@ fn filters() -> Value {
 }
 
 /// Server-sent events (WHATWG HTML section 9.2): a row for each exchange that is over, open ones every second. A client
-/// that comes back with `Last-Event-ID` gets what it has missed.
-fn events(store: Store, filter: Filter, headers: &HeaderMap) -> Response<ControlBody> {
+/// that comes back with `Last-Event-ID` (or names a position in `after`) gets what it has missed, or `resync` if that
+/// cannot be told any more.
+fn events(store: Store, filter: Filter, asked: &Asked<'_>) -> Response<ControlBody> {
     let listener = store.events();
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).and_then(|id| id.parse().ok());
-    let missed = last.map(|last| store.rows_after(last)).unwrap_or_default();
+    let last = asked.headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let last = last.or_else(|| asked.query.get("after")).and_then(|id| id.split_once('.'));
+    let last = last.and_then(|(era, sequence)| Some((era.parse().ok()?, sequence.parse().ok()?)));
+    let is_other = |last: &(u64, u64)| last.0 != store.era();
+    let again = last.filter(is_other).map(|_| event("resync", None, "{}"));
+    let missed = last.filter(|last| !is_other(last)).map(|(_, last)| store.rows_after(last)).unwrap_or_default();
     let filter = Arc::new(filter);
     let live = Live { store: store.clone(), filter: Arc::clone(&filter), listener, open: 0, ticks: 0 };
-    let missed: Vec<_> = missed.into_iter().filter(|row| store.fits(&filter, row)).map(|row| row_event(&row)).collect();
-    let start = stream::once(async { Bytes::from_static(b": connected\n\n") }).chain(stream::iter(missed));
+    let missed: Vec<_> =
+        missed.into_iter().filter(|row| store.fits(&filter, row)).map(|row| row_event(&store, &row)).collect();
+    let (era, sequence) = store.position();
+    // Also where nothing has happened yet, a client that loses the connection knows where it was.
+    let hello = Bytes::from(format!("id: {era}.{}\n\n", last.map_or(sequence, |(_, last)| last.min(sequence))));
+    let start = stream::once(async { hello }).chain(stream::iter(again.into_iter().chain(missed)));
     let mut response = Response::new(ControlBody::stream(start.chain(live.stream())));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response
@@ -244,7 +288,7 @@ impl Live {
             Event::Row(row) => {
                 let (store, filter, looked) = (self.store.clone(), Arc::clone(&self.filter), Arc::clone(&row));
                 let fits = tokio::task::spawn_blocking(move || store.fits(&filter, &looked)).await.unwrap_or(false);
-                fits.then(|| row_event(&row))
+                fits.then(|| row_event(&self.store, &row))
             }
             Event::Cleared => Some(event("cleared", None, "{}")),
             Event::Notice(text) => Some(event("notice", None, &json!({ "text": &*text }).to_string())),
@@ -267,12 +311,12 @@ const TICK: Duration = Duration::from_secs(1);
 /// Rows of one list.
 const MAX_ROWS: u64 = 10_000;
 
-fn row_event(row: &Row) -> Bytes {
-    event("row", Some(row.sequence), &json!(row).to_string())
+fn row_event(store: &Store, row: &Row) -> Bytes {
+    event("row", Some(format!("{}.{}", store.era(), row.sequence)), &json!(row).to_string())
 }
 
 /// `data` is one line of JSON.
-fn event(name: &str, id: Option<u64>, data: &str) -> Bytes {
+fn event(name: &str, id: Option<String>, data: &str) -> Bytes {
     let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     format!("event: {name}\n{id}data: {data}\n\n").into()
 }

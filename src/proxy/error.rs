@@ -230,7 +230,7 @@ impl From<AuthError> for ProxyError {
         let id = match error.kind {
             AuthErrorKind::Missing => ErrorId::CredentialMissing,
             AuthErrorKind::Rejected => ErrorId::CredentialRejected,
-            AuthErrorKind::TokenEndpoint => ErrorId::TokenEndpoint,
+            AuthErrorKind::TokenEndpoint | AuthErrorKind::TokenStore => ErrorId::TokenEndpoint,
             AuthErrorKind::LoginNeeded => ErrorId::LoginNeeded,
             AuthErrorKind::Request => ErrorId::BadRequest,
             AuthErrorKind::TooLarge => ErrorId::BodyTooLarge,

@@ -10,6 +10,7 @@ use std::{
 use aws_lc_rs::digest;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
 
 use super::{
     StoreError, StoreLock, Stored, TokenStore,
@@ -102,6 +103,8 @@ pub struct TokenFile {
     vault: Arc<Vault>,
     locks: PathBuf,
     wait: Duration,
+    /// The locks that are held here.
+    held: TaskTracker,
 }
 
 impl TokenFile {
@@ -114,7 +117,7 @@ impl TokenFile {
 
     fn with_key(folder: &Path, locks: PathBuf, key: MasterKey) -> Self {
         let vault = Arc::new(Vault::new(folder.join("tokens.enc"), Purpose::Tokens, key));
-        Self { vault, locks, wait: REFRESH_WAIT }
+        Self { vault, locks, wait: REFRESH_WAIT, held: TaskTracker::new() }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -136,7 +139,13 @@ impl TokenStore for TokenFile {
         }))
     }
 
-    fn save<'a>(&'a self, key: &'a str, stored: &'a Stored, replaces: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn save<'a>(
+        &'a self,
+        key: &'a str,
+        stored: &'a Stored,
+        replaces: u64,
+        _fence: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         let (key, entry) = (key.to_owned(), Entry::from(stored));
         Box::pin(self.blocking(move |vault| {
             vault.update(|entries: &mut BTreeMap<String, Entry>| {
@@ -158,7 +167,7 @@ impl TokenStore for TokenFile {
             let mut pause = Duration::from_millis(2);
             loop {
                 match durable::lock(&path, Duration::ZERO) {
-                    Ok(held) => return Ok(Box::new(held) as StoreLock),
+                    Ok(held) => return Ok(StoreLock::new(0, (held, self.held.token()))),
                     Err(LockError::Busy(_)) if started.elapsed() < self.wait => tokio::time::sleep(pause).await,
                     Err(LockError::Busy(_)) => return Err(StoreError::Locked(key.to_owned())),
                     Err(LockError::Io(error)) => {
@@ -169,6 +178,15 @@ impl TokenStore for TokenFile {
             }
         })
     }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // What could not be stored keeps its lock until it is.
+            self.held.close();
+            let _ = tokio::time::timeout(SETTLE, self.held.wait()).await;
+            self.held.reopen();
+        })
+    }
 }
 
 impl From<VaultError> for StoreError {
@@ -177,9 +195,9 @@ impl From<VaultError> for StoreError {
     }
 }
 
-/// An entry as it stands in the file.
+/// An entry as it is written.
 #[derive(Serialize, Deserialize)]
-struct Entry {
+pub(super) struct Entry {
     value: Held,
     generation: u64,
     seed: [u8; 32],
@@ -212,6 +230,8 @@ impl<'de> Deserialize<'de> for Held {
     }
 }
 
+/// Time for a store to come back before the process ends.
+const SETTLE: Duration = Duration::from_secs(3);
 /// A refresh in another process may take as long as a slow token endpoint.
 const REFRESH_WAIT: Duration = Duration::from_secs(30);
 
@@ -233,12 +253,12 @@ mod tests {
     #[tokio::test]
     async fn tokens_survive_the_process_and_older_generations_lose() {
         let dir = tempfile::tempdir().unwrap();
-        tokens(dir.path(), REFRESH_WAIT).save("k", &stored("a", 1), 0).await.unwrap();
+        tokens(dir.path(), REFRESH_WAIT).save("k", &stored("a", 1), 0, 0).await.unwrap();
         let again = tokens(dir.path(), REFRESH_WAIT);
         assert_eq!(again.load("k").await.unwrap(), Some(stored("a", 1)));
         assert_eq!(again.load("other").await.unwrap(), None);
-        again.save("k", &stored("b", 2), 1).await.unwrap();
-        let late = again.save("k", &stored("c", 2), 1).await;
+        again.save("k", &stored("b", 2), 1, 0).await.unwrap();
+        let late = again.save("k", &stored("c", 2), 1, 0).await;
         assert_eq!(late, Err(StoreError::Conflict { key: "k".into(), found: 2 }));
         assert_eq!(again.load("k").await.unwrap(), Some(stored("b", 2)));
     }
@@ -259,7 +279,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = tokens(dir.path(), REFRESH_WAIT);
         let values: Vec<Stored> = (0..8).map(|n| stored(&n.to_string(), 1)).collect();
-        let saves = values.iter().map(|value| store.save("k", value, 0));
+        let saves = values.iter().map(|value| store.save("k", value, 0, 0));
         let won = futures_util::future::join_all(saves).await.iter().filter(|result| result.is_ok()).count();
         assert_eq!(won, 1);
     }

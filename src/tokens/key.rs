@@ -10,7 +10,7 @@ use aws_lc_rs::{hkdf, rand};
 use base64::{Engine, engine::general_purpose};
 use zeroize::Zeroizing;
 
-use super::vault::{self, KEY_ID_BYTES};
+use super::{seal::KEY_ID_BYTES, vault};
 use crate::{
     config::{TokenStoreConfig, TokensConfig},
     durable::{self, IfThere, PrivateError},

@@ -58,11 +58,24 @@ impl TokenStore for LazyStores {
         Box::pin(async move { self.tokens().await?.load(key).await })
     }
 
-    fn save<'a>(&'a self, key: &'a str, stored: &'a Stored, replaces: u64) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move { self.tokens().await?.save(key, stored, replaces).await })
+    fn save<'a>(
+        &'a self,
+        key: &'a str,
+        stored: &'a Stored,
+        replaces: u64,
+        fence: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move { self.tokens().await?.save(key, stored, replaces, fence).await })
     }
 
     fn lock<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<StoreLock, StoreError>> {
         Box::pin(async move { self.tokens().await?.lock(key).await })
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        match self.tokens.get() {
+            Some(open) => open.settle(),
+            None => Box::pin(async {}),
+        }
     }
 }

@@ -7,6 +7,9 @@ pub mod file;
 pub mod key;
 mod keyring;
 pub mod lazy;
+#[cfg(feature = "redis")]
+pub mod redis;
+mod seal;
 pub mod vault;
 
 use std::{
@@ -44,13 +47,47 @@ pub enum StoreError {
     /// The lock was not free in time.
     #[error("the lock on `{0}` was not free in time: another process seems to refresh it")]
     Locked(String),
+    /// The lock ran out while it was held, and somebody else has it now: nothing was written.
+    #[error("the lock on `{0}` has passed to another process")]
+    Lost(String),
+    /// It is written, but only where one failure can lose it.
+    #[error("`{0}` is stored, but no replica has confirmed it: if the server failed now, it would be lost")]
+    Unconfirmed(String),
+    /// The store is out of reach for now; it is used again as soon as it answers.
+    #[error("{0}")]
+    Down(String),
     /// The store cannot be read or written.
     #[error("{0}")]
     Unavailable(String),
 }
 
+impl StoreError {
+    /// True if the same may work in a moment.
+    pub fn passes(&self) -> bool {
+        !matches!(self, Self::Unavailable(_))
+    }
+
+    /// True if somebody else has got in between: what is stored is newer than what was to replace it.
+    pub fn is_overtaken(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::Lost(_))
+    }
+}
+
 /// Held while one process reads, refreshes and saves one key. Dropping it lets the next one in.
-pub type StoreLock = Box<dyn fmt::Debug + Send + Sync>;
+#[derive(Debug)]
+pub struct StoreLock {
+    /// Grows with every holder of a lock that can run out, so that the store knows late writes of an earlier one. 0 where
+    /// a lock lasts as long as its holder.
+    pub fence: u64,
+    _guard: Box<dyn fmt::Debug + Send + Sync>,
+}
+
+impl StoreLock {
+    /// A lock that `guard` lets go when it is dropped.
+    pub fn new(fence: u64, guard: impl fmt::Debug + Send + Sync + 'static) -> Self {
+        Self { fence, _guard: Box::new(guard) }
+    }
+}
 
 /// Keeps rotated refresh tokens. Keys are printable ASCII without secrets.
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
@@ -59,11 +96,33 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Writes `stored` durably: when this returns, the value survives a crash. `replaces` is the generation that it was
     /// made from (0 if there was none); if the store holds another one, nothing is written and the answer is
-    /// [`StoreError::Conflict`].
-    fn save<'a>(&'a self, key: &'a str, stored: &'a Stored, replaces: u64) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// [`StoreError::Conflict`]. `fence` is that of the lock it was made under. A lock that has passed on since gives
+    /// [`StoreError::Lost`], unless the generation that is replaced was written under the same lock.
+    fn save<'a>(
+        &'a self,
+        key: &'a str,
+        stored: &'a Stored,
+        replaces: u64,
+        fence: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Waits, for a bounded time, until no other task or process holds the lock on `key`.
     fn lock<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<StoreLock, StoreError>>;
+
+    /// Looks whether the store can be used.
+    fn probe(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Why the store could not be used last time; `None` if it could.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// Waits, for a bounded time, until locks that are held or were dropped are free: before the process ends.
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// A store that lives and dies with the process.
@@ -79,7 +138,13 @@ impl TokenStore for MemoryStore {
         Box::pin(async move { Ok(found) })
     }
 
-    fn save<'a>(&'a self, key: &'a str, stored: &'a Stored, replaces: u64) -> BoxFuture<'a, Result<(), StoreError>> {
+    fn save<'a>(
+        &'a self,
+        key: &'a str,
+        stored: &'a Stored,
+        replaces: u64,
+        _fence: u64,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let found = entries.get(key).map_or(0, |entry| entry.generation);
         let result = if found == replaces {
@@ -93,7 +158,7 @@ impl TokenStore for MemoryStore {
 
     fn lock<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<StoreLock, StoreError>> {
         let lock = self.locks.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_default().clone();
-        Box::pin(async move { Ok(Box::new(lock.lock_owned().await) as StoreLock) })
+        Box::pin(async move { Ok(StoreLock::new(0, lock.lock_owned().await)) })
     }
 }
 
@@ -108,9 +173,9 @@ mod tests {
     #[tokio::test]
     async fn an_older_generation_never_overwrites_a_newer_one() {
         let store = MemoryStore::default();
-        store.save("k", &stored("a", 1), 0).await.unwrap();
-        store.save("k", &stored("b", 2), 1).await.unwrap();
-        let late = store.save("k", &stored("c", 2), 1).await;
+        store.save("k", &stored("a", 1), 0, 0).await.unwrap();
+        store.save("k", &stored("b", 2), 1, 0).await.unwrap();
+        let late = store.save("k", &stored("c", 2), 1, 0).await;
         assert_eq!(late, Err(StoreError::Conflict { key: "k".into(), found: 2 }));
         assert_eq!(store.load("k").await.unwrap(), Some(stored("b", 2)));
     }

@@ -1,8 +1,4 @@
-//! An encrypted file that holds a small map: our secrets, or rotated tokens.
-//!
-//! Layout: one line naming the format, then key id (8 bytes), salt (32), nonce (12), and the AES-256-GCM ciphertext with
-//! its tag. Each write takes a fresh salt and derives its own key by HKDF-SHA256. Everything before the ciphertext, and
-//! the purpose of the file, is authenticated with it, so that one vault cannot stand in for another.
+//! An encrypted file that holds a small map: our secrets, or rotated tokens. Sealed as `seal` says, for its purpose.
 //!
 //! A file that is not exactly what we wrote (empty, cut, another owner, another key) is refused and never overwritten.
 
@@ -12,14 +8,13 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    hkdf, rand,
-};
 use serde::{Serialize, de::DeserializeOwned};
 use zeroize::Zeroizing;
 
-use super::key::MasterKey;
+use super::{
+    key::MasterKey,
+    seal::{self, Broken, KEY_ID_BYTES},
+};
 use crate::durable::{self, IfThere, LockError, PrivateError};
 
 /// What a vault is for. Part of what is authenticated.
@@ -138,60 +133,16 @@ impl Vault {
 
     fn seal<T: Serialize>(&self, content: &T) -> Result<Vec<u8>, VaultError> {
         let failed = |why: &str| VaultError::Io { act: "encrypt", path: self.name(), why: why.to_owned() };
-        let mut plain = Zeroizing::new(serde_json::to_vec(content).map_err(|error| failed(&error.to_string()))?);
-        let mut random = [0; SALT_BYTES + NONCE_BYTES];
-        rand::fill(&mut random).map_err(|_| failed("no randomness"))?;
-        let (salt, nonce) = random.split_at(SALT_BYTES);
-        let header = [MAGIC, &self.key.id(), &random].concat();
-        let tag = self
-            .derived(salt)
-            .and_then(|key| {
-                let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-                key.seal_in_place_separate_tag(nonce, Aad::from(self.bound(&header)), &mut plain).ok()
-            })
-            .ok_or_else(|| failed("the cipher failed"))?;
-        Ok([&header, plain.as_slice(), tag.as_ref()].concat())
+        let plain = Zeroizing::new(serde_json::to_vec(content).map_err(|error| failed(&error.to_string()))?);
+        seal::seal(&self.key, self.purpose.label(), &[], plain).ok_or_else(|| failed("the cipher failed"))
     }
 
     fn open<T: DeserializeOwned>(&self, file: Vec<u8>) -> Result<T, VaultError> {
-        if file.is_empty() {
-            return Err(self.refused("it is empty".into()));
-        }
-        if !file.starts_with(MAGIC) {
-            return Err(self.refused("it is not one of our files".into()));
-        }
-        if file.len() < HEADER_BYTES + AES_256_GCM.tag_len() {
-            return Err(self.refused("it is cut short".into()));
-        }
-        let (header, sealed) = file.split_at(HEADER_BYTES);
-        let (id, random) = header[MAGIC.len()..].split_at(KEY_ID_BYTES);
-        if id != self.key.id() {
-            return Err(VaultError::OtherKey { path: self.name(), key: self.key.origin().to_owned() });
-        }
-        let (salt, nonce) = random.split_at(SALT_BYTES);
-        let mut sealed = Zeroizing::new(sealed.to_vec());
-        let plain = self
-            .derived(salt)
-            .and_then(|key| {
-                let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-                key.open_in_place(nonce, Aad::from(self.bound(header)), &mut sealed).ok()
-            })
-            .ok_or_else(|| self.refused("it was changed since we wrote it, or cut short".into()))?;
-        serde_json::from_slice(plain).map_err(|_| self.refused("its content is not what we write".into()))
-    }
-
-    /// The key of one write.
-    fn derived(&self, salt: &[u8]) -> Option<LessSafeKey> {
-        let secret = self.key.expose();
-        let prk = hkdf::Salt::new(hkdf::HKDF_SHA256, salt).extract(secret);
-        let info = [b"countersign vault ", self.purpose.label().as_bytes()];
-        let okm = prk.expand(&info, &AES_256_GCM).ok()?;
-        Some(LessSafeKey::new(UnboundKey::from(okm)))
-    }
-
-    /// What is authenticated beside the content.
-    fn bound(&self, header: &[u8]) -> Vec<u8> {
-        [header, self.purpose.label().as_bytes()].concat()
+        let plain = seal::open(&self.key, self.purpose.label(), &[], file).map_err(|broken| match broken {
+            Broken::OtherKey => VaultError::OtherKey { path: self.name(), key: self.key.origin().to_owned() },
+            other => self.refused(other.why().to_owned()),
+        })?;
+        serde_json::from_slice(&plain).map_err(|_| self.refused("its content is not what we write".into()))
     }
 
     fn name(&self) -> String {
@@ -214,15 +165,9 @@ impl Vault {
 /// The id of the key that wrote the vault at `path`, if one is there and can be read.
 pub(super) fn written_by(path: &Path) -> Option<[u8; KEY_ID_BYTES]> {
     let file = durable::read_private(path, MAX_BYTES).ok()?;
-    file.strip_prefix(MAGIC)?.get(..KEY_ID_BYTES)?.try_into().ok()
+    seal::written_by(&file)
 }
 
-const MAGIC: &[u8] = b"countersign vault 1\n";
-/// Length of the id that tells keys apart.
-pub(super) const KEY_ID_BYTES: usize = 8;
-const SALT_BYTES: usize = 32;
-const NONCE_BYTES: usize = 12;
-const HEADER_BYTES: usize = MAGIC.len() + KEY_ID_BYTES + SALT_BYTES + NONCE_BYTES;
 const MAX_BYTES: u64 = 64 << 20;
 /// A write takes milliseconds; who waits longer than this waits for a process that hangs.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -231,7 +176,10 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 mod tests {
     use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
 
-    use super::*;
+    use super::{
+        seal::{HEADER_BYTES, MAGIC, SALT_BYTES},
+        *,
+    };
 
     type Map = BTreeMap<String, String>;
 

@@ -197,8 +197,8 @@ class Proxy:
         self.out = open(self.folder / "stdout", "wb")
         self.err = open(self.folder / "stderr", "wb")
         self.process = subprocess.Popen(
-            [BINARY, "start", *self.common, "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0",
-             "--address-file", str(addresses), *self.trust, *self.args],
+            [BINARY, "start", *self.common, *([] if "--listen" in self.args else ["--listen", "127.0.0.1:0"]),
+             *([] if "--console" in self.args else ["--console", "127.0.0.1:0"]), "--address-file", str(addresses), *self.trust, *self.args],
             env={**self.env, "RUST_LOG": log}, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err,
         )
         start = time.monotonic()

@@ -115,7 +115,18 @@ async fn the_proxy_does_not_proxy_to_itself() {
     let mut ports = vec![proxy.addr.port()];
     ports.extend(proxy.console.map(|console| console.port()));
     for port in ports {
-        for host in ["127.0.0.1", "localhost", "0.0.0.0", "127.1", "2130706433", "[::ffff:127.0.0.1]", "localhost."] {
+        for host in [
+            "127.0.0.1",
+            "localhost",
+            "0.0.0.0",
+            "127.1",
+            "2130706433",
+            "0x7f.1",
+            "0177.0.0.1",
+            "[::1]",
+            "[::ffff:127.0.0.1]",
+            "localhost.",
+        ] {
             let (_, head) = client.connect(&format!("{host}:{port}")).await;
             assert!(!head.starts_with("HTTP/1.1 2"), "CONNECT {host}:{port}: {head}");
             let mut conn = client.raw().await;

@@ -123,6 +123,9 @@ async fn the_raw_bytes_are_those_of_the_wire() {
     assert_eq!(String::from_utf8_lossy(&raw("raw_out")), origin.text());
     assert_eq!(String::from_utf8_lossy(&raw("raw_in")), answer);
     assert_eq!(detail["sends"][0]["raw_out"]["masked"], false);
+    let id = row["id"].to_string();
+    assert_eq!(run(&proxy, &["show", &id, "--raw"]).await, origin.text());
+    assert_eq!(run(&proxy, &["show", &id, "--raw", "--received", "--send", "1"]).await, answer);
 }
 
 /// One request to the console port.

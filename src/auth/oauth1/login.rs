@@ -111,14 +111,17 @@ impl Login {
     async fn keep(&self, token: Option<Token>) -> Result<bool, AuthError> {
         let (key, tokens) = (self.key().await?, &self.context.tokens);
         let error = |error| self.store_error(&error);
-        let _lock = tokens.lock(&key).await.map_err(error)?;
+        let lock = tokens.lock(&key).await.map_err(error)?;
         let stored = tokens.load(&key).await.map_err(error)?;
         let was_there = stored.as_ref().is_some_and(|stored| !stored.value.is_empty());
         let generation = stored.map_or(0, |stored| stored.generation);
         if token.is_some() || was_there {
             let value = token.as_ref().map(Token::written).unwrap_or_default();
             let next = Stored { value, generation: generation + 1, seed: [0; 32] };
-            tokens.save(&key, &next, generation).await.map_err(error)?;
+            match tokens.save(&key, &next, generation, lock.fence).await {
+                Ok(()) | Err(StoreError::Unconfirmed(_)) => {}
+                Err(why) => return Err(error(why)),
+            }
         }
         match token {
             Some(token) => self.put(token),
@@ -195,7 +198,11 @@ impl Login {
     }
 
     fn store_error(&self, error: &StoreError) -> AuthError {
-        self.failed(&format!("the token store failed: {error}"))
+        AuthError {
+            kind: AuthErrorKind::TokenStore,
+            message: format!("credential `{}`: the token store failed: {error}", self.credential),
+            retry_after: error.passes().then_some(1),
+        }
     }
 }
 

@@ -16,8 +16,7 @@ use super::{
     config::{Grant, Oauth2Config},
     device,
     dpop::ProofKey,
-    entry::{Owner, store_later},
-    keep::Token,
+    keep::{Owner, Token},
 };
 use crate::{
     auth::{
@@ -28,6 +27,7 @@ use crate::{
         vitals::Vitals,
     },
     secret::Secret,
+    tokens::StoreError,
 };
 
 /// The tokens of one owner.
@@ -45,11 +45,7 @@ impl Account {
         let ahead = client.config.auto_refresh;
         let tokens = Refreshing::new(&client.credential, &context.clock, &context.fetch, ahead, WAIT, move |current| {
             let (client, owner) = (asker.clone(), whose.clone());
-            Box::pin(async move {
-                let fetched = client.fetch(&owner, current.as_deref()).await;
-                store_unsaved(&client, &owner);
-                fetched
-            })
+            Box::pin(async move { client.fetch(&owner, current.as_deref()).await })
         });
         Arc::new(Self { client: client.clone(), owner, tokens })
     }
@@ -66,30 +62,17 @@ impl Account {
         let record = client.record(answer, None, sent, key)?;
         let token = client.token(Arc::new(record.clone()), key.cloned())?;
         let mut held = client.open(&self.owner, facts).await?;
-        held.save(record).await;
-        drop(held);
-        store_unsaved(client, &self.owner);
+        let stored = held.keep(record).await;
         self.tokens.put(token);
-        self.settle().await
-    }
-
-    /// Waits a moment for the store to take what it could not; the error says that memory is all there is.
-    pub(super) async fn settle(&self) -> Result<(), AuthError> {
-        let _ = tokio::time::timeout(SETTLE, async {
-            while self.owner.unsaved().is_some() {
-                tokio::time::sleep(SETTLE / 20).await;
-            }
-        })
-        .await;
-        match self.owner.unsaved() {
-            None => Ok(()),
-            Some(why) => Err(self.client.endpoint_error(
-                &format!(
-                    "there are new tokens, but they could not be stored: {why}. A running proxy has them in memory and \
-                     tries again; a command that ends has lost them"
+        match stored {
+            Ok(()) | Err(StoreError::Unconfirmed(_)) => Ok(()),
+            Err(error) => Err(AuthError {
+                message: format!(
+                    "credential `{}`: the login has worked, but its tokens are in the memory of this process alone: {error}",
+                    client.credential
                 ),
-                None,
-            )),
+                ..client.store_error(&error)
+            }),
         }
     }
 
@@ -110,15 +93,6 @@ impl Account {
         let context = &self.client.context;
         let login = Arc::new(OneLogin { account: self.clone(), always: ask.step_up.is_some() });
         context.logins.require(login, ask, &context.fetch, needed).await
-    }
-}
-
-/// Goes on trying to store what the store could not take.
-fn store_unsaved(client: &Arc<Client>, owner: &Arc<Owner>) {
-    if owner.unsaved().is_some() {
-        let (client, owner) = (client.clone(), owner.clone());
-        let runner = client.context.fetch.clone();
-        runner.detach(Box::pin(async move { store_later(&client, &owner).await }));
     }
 }
 
@@ -345,5 +319,3 @@ impl fmt::Debug for SharedTokens {
 const WAIT: Duration = Duration::from_secs(35);
 /// Clients of the proxy and subjects whose tokens are kept in memory.
 const MAX_OTHERS: usize = 1024;
-/// Time for a store to come back while somebody waits.
-const SETTLE: Duration = Duration::from_secs(3);

@@ -10,6 +10,7 @@ use http::{Response, StatusCode, header};
 use serde_json::{Map, Value};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
+pub(super) use crate::auth::token_facts::plain;
 use crate::{auth::AuthError, secret::Secret};
 
 /// Tokens as the endpoint gave them, wiped when dropped.
@@ -175,12 +176,6 @@ fn kind(response: &Response<Bytes>) -> &'static str {
     }
 }
 
-/// Text of the server, made harmless and short.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
-}
-
-const MAX_TEXT: usize = 200;
 /// Far beyond any life of a token.
 const MAX_SECONDS: f64 = 1e12;
 const PASSING: [&str; 2] = ["temporarily_unavailable", "server_error"];

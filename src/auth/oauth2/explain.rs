@@ -1,7 +1,4 @@
-//! Saying what went wrong: what was sent (masked), what the server said, and which setting to change. And why a server
-//! refused a token, from its challenge and the token's claims.
-
-use std::time::SystemTime;
+//! Saying what went wrong: what was sent (masked), what the server said, and which setting to change.
 
 use url::Url;
 
@@ -10,12 +7,10 @@ use super::{
     client::{Client, Facts},
     config::{ClientAuth, Grant, Oauth2Config},
     grants::Ask,
-    jwt,
-    record::Record,
     request::form_encoded,
 };
 use crate::{
-    auth::{AuthError, AuthErrorKind, challenge::Challenge, held::mask},
+    auth::{AuthError, AuthErrorKind, held::mask},
     secret::Secret,
 };
 
@@ -74,57 +69,6 @@ impl Client {
             error.message = error.message.replace(secret.expose(), "***");
         }
         error
-    }
-
-    /// Why a server refused a token: from its challenge, and from the claims if the token is a JWT.
-    pub(super) fn why_refused(
-        &self,
-        challenges: &[Challenge],
-        token: &Secret,
-        record: &Record,
-        now: SystemTime,
-    ) -> Option<String> {
-        let said = challenges.iter().find(|challenge| challenge.is("bearer") || challenge.is("dpop"));
-        let param = |name: &str| said.and_then(|challenge| challenge.param(name));
-        let mut why = Vec::new();
-        if let Some(error) = param("error") {
-            let more = param("error_description")
-                .map_or_else(String::new, |text| format!(" ({})", super::answer::plain(text)));
-            why.push(format!("the server says `{}`{more}", super::answer::plain(error)));
-        }
-        let claims = jwt::claims(token);
-        let claim = |name: &str| claims.as_ref().and_then(|claims| claims.get(name));
-        let end = claim("exp").and_then(jwt::time).or(record.end());
-        if end.is_some_and(|end| end <= now) {
-            why.push("the token has expired".to_owned());
-        }
-        if claim("nbf").and_then(jwt::time).is_some_and(|begin| begin > now) {
-            why.push("the token is not valid yet: check this machine's clock".to_owned());
-        }
-        let audience = jwt::texts(claim("aud"));
-        let wrong = param("error_description").is_some_and(|text| text.to_ascii_lowercase().contains("audience"));
-        match (audience.is_empty(), wrong) {
-            (false, false) => why.push(format!("it is for the audience {}", audience.join(" "))),
-            (false, true) => why.push(format!(
-                "it is for the audience {}; the API wants another one: set `audience` or `resource`",
-                audience.join(" ")
-            )),
-            (true, true) => {
-                why.push("the API wants an audience that the token does not name: set `audience` or `resource`".into());
-            }
-            (true, false) => {}
-        }
-        if let Some(wanted) = param("scope") {
-            let claimed = jwt::texts(claim("scope").or(claim("scp"))).join(" ");
-            let granted = if claimed.is_empty() { record.scope.clone().unwrap_or_default() } else { claimed };
-            let missing: Vec<&str> =
-                wanted.split(' ').filter(|scope| !granted.split(' ').any(|granted| granted == *scope)).collect();
-            if !missing.is_empty() {
-                let missing = super::answer::plain(&missing.join(" "));
-                why.push(format!("the scope {missing} is missing: add it to `scope`"));
-            }
-        }
-        (!why.is_empty()).then(|| format!("the token of `{}` was refused: {}", self.credential, why.join("; ")))
     }
 }
 

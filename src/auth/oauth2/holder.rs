@@ -1,6 +1,9 @@
 //! What `countersign token` and `logout` do with these tokens, and revocation (RFC 7009).
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use futures_util::future::BoxFuture;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -22,8 +25,10 @@ use crate::{
         held::mask,
         holdings::{Holder, Holding, Which},
         scheme::Ready,
+        token_facts::TokenFacts,
     },
     secret::Secret,
+    tokens::StoreError,
 };
 
 /// The tokens of a credential, for commands.
@@ -106,7 +111,7 @@ impl Holder for Tokens {
             if before.is_some_and(|before| current == Some(before.access)) {
                 account.tokens.renew_now().await?;
             }
-            account.settle().await
+            Ok(())
         })
     }
 
@@ -135,7 +140,7 @@ impl Holder for Tokens {
             let mut held = account.client.open(&account.owner, &facts).await?;
             let there = held.record.as_ref().is_some_and(|record| !record.is_empty());
             if there {
-                held.save(Record::default()).await;
+                written(held.save(Record::default()).await).map_err(|error| account.client.store_error(&error))?;
             }
             account.tokens.clear();
             Ok(there)
@@ -155,7 +160,7 @@ impl Holder for Tokens {
             let record = Record::from_text(&text).map_err(|why| account.client.missing(&why))?;
             let facts = account.client.facts().await?;
             let mut held = account.client.open(&account.owner, &facts).await?;
-            held.save(record).await;
+            written(held.save(record).await).map_err(|error| account.client.store_error(&error))?;
             drop(held);
             account.tokens.clear();
             Ok(())
@@ -164,6 +169,23 @@ impl Holder for Tokens {
 }
 
 impl Client {
+    /// What can be told of a token in use.
+    pub(super) fn token_facts(&self, record: &Record, token: &Secret) -> TokenFacts {
+        let grant = self.config.grant.map(grant_name).unwrap_or_default();
+        let at = self.config.token_url.as_ref().or(self.config.issuer.as_ref()).and_then(|url| url.as_literal());
+        let from = at
+            .map_or_else(|| grant.to_owned(), |at| format!("{grant} at {}", at.split('?').next().unwrap_or_default()));
+        let facts = TokenFacts {
+            credential: Some(self.credential.clone()),
+            from: Some(from),
+            scope: record.scope.clone(),
+            issued: (record.issued > 0).then(|| UNIX_EPOCH + Duration::from_secs(record.issued)),
+            expires: record.end(),
+            ..TokenFacts::default()
+        };
+        facts.with_token(token)
+    }
+
     fn holding(&self, facts: &Facts, record: Option<&Record>) -> Holding {
         let now = self.context.clock.now();
         let grant = self.config.grant.map(grant_name).unwrap_or_default().to_owned();
@@ -247,6 +269,11 @@ impl Client {
         }
         Ok(true)
     }
+}
+
+/// What no replica has confirmed is written all the same.
+fn written(result: Result<(), StoreError>) -> Result<(), StoreError> {
+    if matches!(result, Err(StoreError::Unconfirmed(_))) { Ok(()) } else { result }
 }
 
 fn grant_name(grant: Grant) -> &'static str {

@@ -1,7 +1,7 @@
 //! `oauth2`: access tokens from an authorization server (RFC 6749 and its family), or one that is configured.
 //!
 //! From the outside in: `config` and `check` are what a user writes; `accounts` says whose tokens a request gets; `keep`
-//! is the life of a token between store (`entry`) and server; `client` asks the server, with the parameters of `grants`
+//! is the life of a token between store and server; `client` asks the server, with the parameters of `grants`
 //! (`exchange`, `assertion`), the proof of `client_auth` and `dpop`, over the form of `request`; `answer` reads what
 //! comes back and `explain` says what went wrong. `authorize` (with `par` and `id_token`) and `device` are logins, for
 //! `auth::login`; `holder` is what the `token` commands do.
@@ -17,13 +17,11 @@ pub mod config;
 mod device;
 mod discovery;
 mod dpop;
-mod entry;
 mod exchange;
 mod explain;
 mod grants;
 mod holder;
 mod id_token;
-mod jwt;
 mod keep;
 mod par;
 mod record;
@@ -63,6 +61,7 @@ use super::{
     login::{Interactive, StepUp},
     refreshing::Current,
     scheme::{Binding, BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
+    token_facts as jwt,
     vitals::Vitals,
 };
 use crate::secret::Secret;
@@ -134,6 +133,7 @@ impl AuthScheme for Oauth2 {
         let current = account.tokens.current();
         let current = current.as_ref().ok_or_else(|| not_ready(&self.credential))?;
         round.stamp = current.stamp;
+        out.token(&current.value.facts);
         let client = &self.accounts.client;
         if client.certificate.is_some() {
             out.bound_by_tls();
@@ -159,8 +159,7 @@ impl AuthScheme for Oauth2 {
         let mended = bound && self.is_mended(reply, &challenges, fresh_nonce);
         let verdict = judge(reply, &challenges, mended, round.attempt, self.logs_in());
         if let Some(current) = current.filter(|_| reply.is_refusal() && verdict != Verdict::Retry) {
-            let (token, record, now) = (&current.value.secret, &current.value.record, client.context.clock.now());
-            round.notes.extend(client.why_refused(&challenges, token, record, now));
+            round.refused = jwt::why(&challenges, &current.value.facts, client.context.clock.now());
         }
         round.challenges = challenges;
         verdict

@@ -10,6 +10,9 @@ pub struct LogArgs {
     /// Go on and print each exchange when it is over
     #[arg(short, long)]
     pub follow: bool,
+    /// Comma-separated values for a spreadsheet
+    #[arg(long, conflicts_with_all = ["json", "follow"])]
+    pub csv: bool,
     /// At most so many of the newest
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 50)]
     pub lines: u32,
@@ -18,7 +21,24 @@ pub struct LogArgs {
     pub filter: Vec<String>,
 }
 
-/// Arguments of `show` and `curl`.
+/// Arguments of `show`.
+#[derive(Clone, Debug, Args)]
+pub struct ShowArgs {
+    /// Number of the exchange, as in `log`
+    #[arg(value_name = "N")]
+    pub number: u64,
+    /// The exact bytes that were sent, and nothing else; secrets stay masked
+    #[arg(long, conflicts_with = "json")]
+    pub raw: bool,
+    /// The bytes that were received, in place of those that were sent
+    #[arg(long, requires = "raw")]
+    pub received: bool,
+    /// Which of its sends, from 1; the last one without it
+    #[arg(long, value_name = "K", requires = "raw")]
+    pub send: Option<usize>,
+}
+
+/// Arguments of `curl`.
 #[derive(Clone, Debug, Args)]
 pub struct NumberArgs {
     /// Number of the exchange, as in `log`
@@ -72,9 +92,9 @@ pub struct OpenArgs {
     pub print: bool,
 }
 
-pub(in crate::cli) const LOG_EXAMPLES: &str =
-    "Examples:\n  countersign log host:acme status:>=400\n  countersign log -f is:token";
-pub(in crate::cli) const SHOW_EXAMPLES: &str = "Examples:\n  countersign show 42\n  countersign show 42 --json";
+pub(in crate::cli) const LOG_EXAMPLES: &str = "Examples:\n  countersign log host:acme status:>=400\n  countersign log --csv -n 5000 > traffic.csv\n  countersign log -f is:token";
+pub(in crate::cli) const SHOW_EXAMPLES: &str =
+    "Examples:\n  countersign show 42\n  countersign show 42 --raw --received | hexdump -C";
 pub(in crate::cli) const CURL_EXAMPLES: &str =
     "Examples:\n  countersign curl 42\n  AUTHORIZATION=... sh -c \"$(countersign curl 42)\"";
 pub(in crate::cli) const REPLAY_EXAMPLES: &str =

@@ -3,23 +3,27 @@
 pub(super) mod args;
 mod show;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use self::args::{HarCommand, LogArgs, NumberArgs, OpenArgs, ReplayArgs};
+use self::args::{HarCommand, LogArgs, NumberArgs, OpenArgs, ReplayArgs, ShowArgs};
 use super::{
     Failure,
     args::Global,
     output::{self, inert},
     small_runtime,
 };
-use crate::control::{
-    client::{self, Raw},
-    run_file::{self, RunInfo},
+use crate::{
+    console::{csv, inert as control},
+    control::{
+        client::{self, Raw},
+        run_file::{self, RunInfo},
+    },
 };
 
 fn running(global: &Global) -> Result<RunInfo, Failure> {
@@ -73,6 +77,13 @@ pub(super) fn log(global: &Global, args: &LogArgs) -> Result<u8, Failure> {
             false => None,
         };
         let listed = ask_json(&info, Method::GET, &path, Bytes::new()).await?;
+        if args.csv {
+            output::bytes(csv::head().as_bytes())?;
+            for row in listed["exchanges"].as_array().into_iter().flatten().rev() {
+                output::bytes(csv::line(row).as_bytes())?;
+            }
+            return Ok(0);
+        }
         let mut last = 0;
         for row in listed["exchanges"].as_array().into_iter().flatten().rev() {
             last = last.max(row["sequence"].as_u64().unwrap_or(0));
@@ -97,21 +108,45 @@ pub(super) fn log(global: &Global, args: &LogArgs) -> Result<u8, Failure> {
 
 fn print_row(row: &Value, as_json: bool) -> Result<(), Failure> {
     if as_json {
-        return output::data(format!("{row}\n"));
+        return output::data(format!("{}\n", control::json(&row.to_string())));
     }
     output::data(show::row(row))
 }
 
-pub(super) fn show(global: &Global, args: &NumberArgs) -> Result<u8, Failure> {
+pub(super) fn show(global: &Global, args: &ShowArgs) -> Result<u8, Failure> {
     let info = running(global)?;
     let path = format!("/api/exchanges/{}", args.number);
     let detail = small_runtime()?.block_on(ask_json(&info, Method::GET, &path, Bytes::new()))?;
-    if global.json {
+    if args.raw {
+        raw(&detail, args)?;
+    } else if global.json {
         output::json(&detail)?;
     } else {
         output::data(show::exchange(&detail))?;
     }
     Ok(0)
+}
+
+/// The bytes of one send as they are; on a terminal what would steer it is made visible.
+fn raw(detail: &Value, args: &ShowArgs) -> Result<(), Failure> {
+    let sends = detail["sends"].as_array().map_or(&[][..], Vec::as_slice);
+    let at = args.send.unwrap_or(sends.len()).wrapping_sub(1);
+    let send = sends.get(at).ok_or_else(|| Failure::failed(format!("it has {} sends", sends.len())))?;
+    let kept = &send[if args.received { "raw_in" } else { "raw_out" }];
+    let bytes = kept["base64"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
+    let bytes = bytes.ok_or_else(|| {
+        Failure::failed("these bytes were not kept: HTTP/2 has no text of its own, and `record:` may say so".to_owned())
+    })?;
+    if kept["cut"] == true {
+        output::say(format!("cut: {} bytes went over the wire", kept["bytes"]));
+    }
+    if kept["masked"] == true {
+        output::say("secrets are masked");
+    }
+    if std::io::stdout().is_terminal() {
+        return output::data(control::lines_bytes(&bytes));
+    }
+    output::bytes(&bytes)
 }
 
 pub(super) fn curl(global: &Global, args: &NumberArgs) -> Result<u8, Failure> {
@@ -137,7 +172,6 @@ pub(super) fn replay(global: &Global, args: &ReplayArgs) -> Result<u8, Failure> 
     match args.data.as_deref().map(|data| (data, data.strip_prefix('@'))) {
         None => {}
         Some((_, Some(file))) => {
-            use base64::{Engine, prelude::BASE64_STANDARD};
             let bytes = std::fs::read(file).map_err(|error| Failure::failed(format!("cannot read {file}: {error}")))?;
             edits.insert("body_base64".to_owned(), BASE64_STANDARD.encode(bytes).into());
         }

@@ -93,7 +93,8 @@ pub(super) fn exchange(detail: &Value) -> String {
             size(detail["received_bytes"].as_u64().unwrap_or(0))
         );
     }
-    for note in strings(&detail["notes"]) {
+    let told: Vec<&str> = sends.iter().filter_map(|send| send["refused"]["text"].as_str()).collect();
+    for note in strings(&detail["notes"]).filter(|note| !told.iter().any(|told| inert(told) == *note)) {
         let _ = writeln!(out, "   {note}");
     }
     if let Some(message) = detail["error"]["message"].as_str() {
@@ -168,10 +169,36 @@ fn one_send(send: &Value, out: &mut String) {
         }
         body(&send["response"], out);
     }
+    if let Some(text) = send["refused"]["text"].as_str() {
+        let _ = writeln!(out, "   why: {}", inert(text));
+    }
+    for token in send["tokens"].as_array().into_iter().flatten() {
+        let _ = writeln!(out, "   token: {}", inert(&told(token)));
+    }
     if let Some(error) = send["error"].as_str() {
         let _ = writeln!(out, "   failed: {}", inert(error));
     }
     timing(send, out);
+}
+
+/// What is known of a token: who made it, for whom, for what, until when.
+fn told(token: &Value) -> String {
+    let text = |name: &str| token[name].as_str().map(str::to_owned);
+    let claim = |name: &str| token["claims"][name].as_str().map(str::to_owned);
+    let audience: Vec<&str> = token["audience"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let facts = [
+        ("of", text("credential")),
+        ("from", text("from")),
+        ("iss", claim("iss")),
+        ("sub", claim("sub")),
+        ("aud", (!audience.is_empty()).then(|| audience.join(" "))),
+        ("scope", text("scope")),
+        ("issued", text("issued")),
+        ("expires", text("expires")),
+    ];
+    let facts: Vec<String> =
+        facts.into_iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}"))).collect();
+    facts.join("   ")
 }
 
 fn protocol(send: &Value) -> String {

@@ -131,6 +131,23 @@ fn unknown_clients_are_warned_of() {
 }
 
 #[test]
+#[cfg(feature = "redis")]
+fn a_store_in_redis_is_read_and_its_url_never_shown() {
+    let loaded = right(
+        "tokens: {store: {redis: {url: \"rediss://u:hunter2${env:X}@r.example/1\", ca: ca.pem, cert: c.pem, key: k.pem, \
+         sentinel_password: hunter4, prefix: fleet}}}\n",
+    );
+    let TokenStoreConfig::Redis(redis) = &loaded.config.tokens.store else { panic!("{:?}", loaded.config.tokens) };
+    assert_eq!(redis.prefix, "fleet");
+    assert!(redis.ca.as_ref().unwrap().ends_with("ca.pem") && redis.identity.is_some());
+    assert!(!format!("{redis:?}").contains("hunter"));
+    let shown = show::show(&loaded, false);
+    assert!(!shown.contains("hunter"), "{shown}");
+    assert!(shown.contains("ca.pem") && shown.contains("***${env:X}"), "{shown}");
+    assert_eq!(right("tokens: {store: {redis: {url: \"redis://r\"}}}\n").config.tokens.store.name(), "redis");
+}
+
+#[test]
 fn show_masks_literals_and_says_origins() {
     let loaded = right(
         "vars: {pw: hunter2, host: a.example}\nproxy: {clients: {ci: hunter3}}\ncredentials:\n  a: {type: basic, username: me, password: \"${pw}\"}\n\

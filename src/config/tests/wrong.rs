@@ -192,18 +192,32 @@ fn listening_beyond_loopback_needs_clients() {
 #[test]
 fn the_proxy_itself() {
     says(
-        "proxy:\n  upstream: {url: \"http://user:hunter2@proxy:3128\"}\n  connect_ports: [0]\n  deny_addresses: [10.0.0.0/33]\n  limits: {idle_timeout: 0}\ntokens: {store: {redis: {url: \"rediss://r\"}}}\nversion: 2\n",
+        "proxy:\n  upstream: {url: \"http://user:hunter2@proxy:3128\"}\n  connect_ports: [0]\n  deny_addresses: [10.0.0.0/33]\n  limits: {idle_timeout: 0}\ntokens: {store: {redis: {url: \"rediss://u:hunter2@r:x\"}}}\nversion: 2\n",
         &[
             "2:19 the URL of the parent proxy holds a user or password | give them as a credential: `upstream: {url: ..., auth: {type: basic, username: ..., password: ...}}`",
             "3:18 `connect_ports` is `any` or a list of ports, such as `[443, 8443]`",
             "4:20 `10.0.0.0/33` is neither an address nor a network | write an address, or a network such as `10.0.0.0/8`",
             "5:26 this time must be longer than 0",
-            "6:18 a token store in Redis is not available in this version | use `auto`, `file` or `keyring`",
+            "6:31 a host of the URL is not `host` or `host:port`; write `rediss://user:password@host:6379/0`, `rediss+sentinel://host1,host2/mymaster/0` or `rediss+cluster://host1,host2` (`redis` without TLS)",
             "7:10 this is version 2 of the format; only version 1 is known | use a newer Countersign, or write `version: 1`",
         ],
     );
     says("proxy: {upstream: \"ftp://p:1\"}\n", &["1:19 a parent proxy speaks `http`, `https` or `socks5`, not `ftp`"]);
     says("proxy: {upstream: \"p:1\"}\n", &["1:19 the URL of the parent proxy has no scheme; write `http://p:1`"]);
+}
+
+#[test]
+#[cfg(feature = "redis")]
+fn a_store_in_redis() {
+    let form = "write `store: {redis: {url: \"rediss://user:${env:REDIS_PASSWORD}@host:6379/0\"}}`";
+    says("tokens: {store: redis}\n", &[&format!("1:17 a store in Redis needs its address | {form}")]);
+    says(
+        "tokens: {store: {redis: {url: \"redis://r\", cert: c.pem, prefix: \"a b\"}}}\n",
+        &[
+            "1:25 `cert` and `key` come together",
+            "1:65 the prefix has 1 to 64 letters, digits, `-`, `_`, `.`, `:` and `/`",
+        ],
+    );
 }
 
 #[test]

@@ -62,6 +62,9 @@ pub struct Store {
 
 struct Shared {
     keep: Keep,
+    /// When it was made, in milliseconds since 1970.
+    born: u64,
+    redactor: Redactor,
     queue: Queue<Item>,
     state: Mutex<State>,
     /// Exchanges that are not over yet.
@@ -83,6 +86,8 @@ struct State {
     spool: Spool,
     /// Counts rows as they are kept.
     sequence: u64,
+    /// Counts how often everything was forgotten.
+    cleared: u64,
 }
 
 struct Entry {
@@ -131,8 +136,11 @@ impl Store {
     /// The thread cannot be started.
     pub(super) fn start(keep: Keep, redactor: Redactor, environment: Option<String>) -> std::io::Result<Self> {
         let burst = keep.exchanges as f64;
+        let born = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let shared = Arc::new(Shared {
             keep,
+            redactor: redactor.clone(),
+            born: u64::try_from(born.as_millis()).unwrap_or(u64::MAX),
             queue: Queue::new(QUEUE_LENGTH),
             state: Mutex::default(),
             open: Mutex::default(),
@@ -182,7 +190,7 @@ impl Store {
 
     /// Tells listeners something.
     pub(super) fn notice(&self, text: &str) {
-        let _ = self.shared.events.send(Event::Notice(text.into()));
+        let _ = self.shared.events.send(Event::Notice(self.shared.redactor.mask_text(text).into()));
     }
 
     /// Every change from now on.
@@ -223,6 +231,18 @@ impl Store {
             .collect()
     }
 
+    /// Differs for each process and after each time that everything was forgotten: sequence numbers of another era say
+    /// nothing about this one.
+    pub fn era(&self) -> u64 {
+        self.position().0
+    }
+
+    /// The era, and the sequence number of the last row that was kept.
+    pub fn position(&self) -> (u64, u64) {
+        let state = self.shared.lock();
+        (self.shared.born.wrapping_add(state.cleared), state.sequence)
+    }
+
     /// Rows kept after the one numbered `sequence`, oldest first.
     pub fn rows_after(&self, sequence: u64) -> Vec<Arc<Row>> {
         let state = self.shared.lock();
@@ -261,6 +281,7 @@ impl Store {
         let mut state = self.shared.lock();
         state.entries.clear();
         state.bytes = 0;
+        state.cleared += 1;
         state.spool = Spool::default();
         drop(state);
         let _ = self.shared.events.send(Event::Cleared);

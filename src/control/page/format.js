@@ -33,11 +33,15 @@ export function quiet(ms) {
   return seconds < 60 ? `${seconds} s quiet` : `${Math.floor(seconds / 60)} min ${seconds % 60} s quiet`;
 }
 
-/** The class of an outcome: glyph, tone, words for it. @param {any} row */
+/**
+ * The class of an outcome: glyph, tone, words for it.
+ * @param {{outcome: string, kind?: string, status: number | null, error?: string | null, sends: number}} row
+ */
 export function outcome(row) {
-  if (row.outcome === 'open') return { glyph: 'open', tone: 'ok', text: row.status ? String(row.status) : 'open', note: 'open', spoken: 'still open' };
-  if (row.kind === 'tunnel') return { glyph: 'tunnel', tone: 'dim', text: 'blind', note: '', spoken: 'tunnel, not looked into' };
-  if (row.outcome === 'refused') return { glyph: 'refused', tone: 'bad', text: String(row.status ?? '---'), note: 'ours', spoken: `refused by Countersign, ${row.error ?? ''}` };
+  if (row.outcome === 'open') return { glyph: 'open', tone: 'ok', text: row.status ? String(row.status) : '···', note: 'open', spoken: 'still open' };
+  if (row.kind === 'tunnel') return { glyph: 'tunnel', tone: 'dim', text: row.outcome === 'broken' ? 'cut' : 'blind', note: '', spoken: 'tunnel, not looked into' };
+  if (row.outcome === 'refused' && row.error === 'login-needed') return { glyph: 'wait', tone: 'warn', text: 'login', note: 'ours', spoken: 'needed, answered by Countersign' };
+  if (row.outcome === 'refused') return { glyph: row.status && row.status >= 500 ? 'bad' : 'refused', tone: 'bad', text: String(row.status ?? '---'), note: 'ours', spoken: `answered by Countersign, ${row.error ?? ''}` };
   if (row.outcome === 'broken') return { glyph: 'broken', tone: 'bad', text: row.status ? String(row.status) : '---', note: 'cut', spoken: 'broken off' };
   return { ...status(row.status ?? 0), note: row.sends > 1 ? `×${row.sends}` : '' };
 }
@@ -93,15 +97,19 @@ export function decode(text) {
   return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }
 
-/** What a send of an exchange is called. @param {any[]} sends @param {number} at */
+/** What a send of an exchange is called. @param {import('./types').Send[]} sends @param {number} at */
 export function sendName(sends, at) {
   const send = sends[at];
+  if (!send) return '';
   if (send.kind === 'token') return 'token';
   if (send.kind === 'connect') return 'tunnel';
   const requests = sends.filter((one) => one.kind === 'request');
   if (requests.length === 1) return 'the request';
   return send === requests[0] ? 'first send' : 'sent again';
 }
+
+/** How long a send took, in milliseconds. @param {import('./types').Send} send */
+export const took = (send) => (send.timing?.wait_ms ?? 0) + (send.timing?.body_ms ?? 0);
 
 /** What is left of a time. @param {number} seconds */
 export function left(seconds) {
@@ -111,29 +119,50 @@ export function left(seconds) {
   return `${Math.floor(seconds / 86_400)} days left`;
 }
 
-/** The parts of a waterfall in thousandths of `scale`. @param {any} row @param {number} scale ms */
+/**
+ * The parts of a waterfall in thousandths of `scale`. What came before the last send is ours if we sent something else
+ * before it, else it is the time of connecting.
+ * @param {import('./types').Row} row @param {number} scale ms
+ */
 export function bars(row, scale) {
-  const wait = Math.min(row.wait_ms ?? 0, row.duration_ms);
   const total = row.duration_ms;
-  const before = Math.max(0, row.outcome === 'open' ? 0 : (row.ours_ms ?? 0));
-  const cut = total > scale;
+  const before = Math.min(total, Math.max(0, row.ours_ms ?? 0));
+  const wait = Math.max(0, Math.min(row.wait_ms ?? (row.outcome === 'open' || row.kind === 'tunnel' ? total : 0), total - before));
+  const body = Math.max(0, total - wait - before);
+  const first = row.sends + row.own_sends > 1 ? 'ours' : 'conn';
   const unit = (/** @type {number} */ ms) => Math.min(1000, (ms / scale) * 1000);
   const parts = [];
-  const body = Math.max(0, total - wait - before);
   let at = 0;
-  for (const [kind, ms] of /** @type {[string, number][]} */ ([['ours', before], ['wait', wait], ['body', body]])) {
+  for (const [kind, ms] of /** @type {[string, number][]} */ ([[first, before], ['wait', wait], ['body', body]])) {
     if (ms <= 0) continue;
     const x = unit(at);
     const width = Math.max(6, unit(at + ms) - x);
     if (x < 1000) parts.push({ kind, x, width: Math.min(width, 1000 - x) });
     at += ms;
   }
-  return { parts, cut };
+  return { parts, cut: total > scale };
 }
 
-/** A scale that most rows fit on. @param {any[]} rows */
+/** A scale that most rows fit on. @param {{duration_ms: number}[]} rows */
 export function scale(rows) {
   const times = rows.map((row) => row.duration_ms).filter((ms) => ms > 0).sort((a, b) => a - b);
   const most = times[Math.floor(times.length * 0.9)] ?? 100;
   return [50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000, 60_000].find((step) => step >= most) ?? 120_000;
+}
+
+const STEERS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\u{e0000}-\u{e0fff}]/gu;
+
+/** Characters that steer a terminal or reorder text, made visible. Line ends and tabs stay. @param {string} text */
+export function visible(text) {
+  return text.replace(STEERS, (c) => {
+    const code = /** @type {number} */ (c.codePointAt(0)).toString(16);
+    return code.length > 4 ? `\\u{${code}}` : `\\u${code.padStart(4, '0')}`;
+  });
+}
+
+/** How long ago. @param {number} seconds */
+export function ago(seconds) {
+  if (seconds < 60) return `${Math.max(0, Math.round(seconds))} s ago`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  return seconds < 172_800 ? `${Math.floor(seconds / 3600)} h ago` : `${Math.floor(seconds / 86_400)} days ago`;
 }

@@ -1,72 +1,68 @@
 // The list of exchanges: virtual, follows the newest until one scrolls.
 
 import { html, nothing } from './lit-html.js';
-import { choose, clear, draw, pause, setFilter, state as page } from './main.js';
-import { clock, duration, outcome, quiet, scale, sendName, size } from './format.js';
-import { icon, waterfall } from './parts.js';
+import { choose, clear, importHar, pause, setFilter } from './act.js';
+import { clock, duration, outcome, quiet, scale, sendName, size, took } from './format.js';
+import { bar, button, cred, icon, waterfall } from './parts.js';
+import { lines, merged, offsets, shown, words } from './rows.js';
+import { draw, set, state } from './state.js';
 
-const ROW = 28;
-const NARROW_ROW = 54;
-const SPARE = 20;
-/** A pause in the traffic that is worth a line. */
-const GAP_MS = 5000;
+/** @typedef {import('./types').Row} Row */
+/** @typedef {import('./types').Line} Line */
+
+const WIDE = { row: 28, send: 24, gap: 22 };
+const NARROW = { row: 54, send: 30, gap: 26 };
+const SPARE = 12;
+const narrow = window.matchMedia('(max-width: 860px)');
 
 let top = 0;
 let height = 600;
-let wanted = -1;
+/** @type {number | null} the exchange that a key went to */ let wanted = null;
+/** What the last drawing saw. */
+const seen = { rows: /** @type {Row[]} */ ([]), all: /** @type {Line[]} */ ([]), at: new Float64Array(1) };
 
-const rowHeight = () => (window.matchMedia('(max-width: 860px)').matches ? NARROW_ROW : ROW);
+/** Everything in the list, by number. */
+export const everything = () => merged(state.rows, state.open);
 
-/** @param {any} state */
-export const visibleRows = (state) => (state.open.length ? [...state.rows, ...state.open].sort((a, b) => a.id - b.id) : state.rows);
+/** @type {unknown[]} what the last measurement was made of */ let made = [];
 
-/** Lines: a row, one of its sends, or a gap. @param {any} state */
-function lines(state) {
-  const rows = visibleRows(state);
-  const out = [];
-  let last = 0;
-  for (const row of rows) {
-    if (last && row.started_ms - last > GAP_MS) out.push({ gap: row.started_ms - last });
-    last = Math.max(last, row.started_ms + row.duration_ms);
-    out.push({ row });
-    if (state.unfolded.has(row.id) && state.detail?.id === row.id) {
-      for (const [at, send] of (state.detail.sends ?? []).entries()) out.push({ row, send, at });
-    }
-  }
-  return out;
+/** Scrolling changes none of this, so that most frames need not measure again. */
+function measure() {
+  const of = [state.rows, state.rows.length, state.rows[0]?.id, state.rows.at(-1)?.id, state.open, state.detail, state.unfolded.size, narrow.matches, state.chosen];
+  if (of.every((one, at) => one === made[at])) return;
+  made = of;
+  seen.rows = everything();
+  seen.all = lines(seen.rows, state.unfolded, state.detail);
+  seen.at = offsets(seen.all, narrow.matches ? NARROW : WIDE);
 }
 
-/** Brings a row into view with the next drawing. @param {number} at */
-export function rowAt(at) {
-  wanted = at;
+/** Brings an exchange into view with the next drawing. @param {number} id */
+export function bring(id) {
+  wanted = id;
 }
 
-/** After drawing: keep to the end, or go where a key went. @param {any} state */
-export function scrollTo(state) {
+/** After drawing: stay at the end, or go where a key went. */
+export function settle() {
   const box = document.querySelector('.rows');
-  if (!(box instanceof HTMLElement)) return;
-  height = box.clientHeight;
-  const spacer = box.querySelector('.spacer');
-  const inner = box.querySelector('.inner');
-  const unit = rowHeight();
-  const count = lines(state).length;
-  if (spacer instanceof HTMLElement) spacer.style.setProperty('height', `${count * unit}px`);
-  if (inner instanceof HTMLElement) inner.style.setProperty('transform', `translateY(${firstShown(count) * unit}px)`);
-  if (wanted >= 0) {
-    const at = wanted * unit;
-    if (at < box.scrollTop) box.scrollTop = at;
-    else if (at + unit > box.scrollTop + height) box.scrollTop = at + unit - height;
-    wanted = -1;
-  } else if (state.following && box.scrollTop + height < count * unit - 1) {
-    box.scrollTop = count * unit;
+  if (!(box instanceof HTMLElement) || !seen.all.length) return;
+  if (box.clientHeight !== height) {
+    height = box.clientHeight;
+    draw();
   }
-}
-
-/** @param {number} count */
-function firstShown(count) {
-  const unit = rowHeight();
-  const first = page.following ? count - Math.ceil(height / unit) - SPARE : Math.floor(top / unit) - SPARE;
-  return Math.max(0, Math.min(first, count));
+  const end = seen.at[seen.at.length - 1];
+  if (wanted !== null) {
+    const index = seen.all.findIndex((line) => line.kind === 'row' && line.row.id === wanted);
+    const focused = document.activeElement?.closest('[role=row]');
+    if (index >= 0) {
+      if (seen.at[index] < box.scrollTop) box.scrollTop = seen.at[index];
+      else if (seen.at[index + 1] > box.scrollTop + height) box.scrollTop = seen.at[index + 1] - height;
+    }
+    const row = /** @type {HTMLElement | null} */ (box.querySelector(`[data-x="${wanted}"]`));
+    if (focused || document.activeElement === document.body) row?.focus({ preventScroll: true });
+    if (row || index < 0) wanted = null;
+  } else if (state.following && box.scrollTop + height < end - 1) {
+    box.scrollTop = end;
+  }
 }
 
 /** @param {Event} event */
@@ -75,72 +71,90 @@ function scrolled(event) {
   top = box.scrollTop;
   height = box.clientHeight;
   const atEnd = top + height >= box.scrollHeight - 4;
-  if (page.following !== atEnd) {
-    page.following = atEnd;
-    if (atEnd) page.fresh = 0;
+  if (state.following !== atEnd) {
+    state.following = atEnd;
+    if (atEnd) state.fresh = 0;
   }
   draw();
 }
 
-function follow() {
-  page.following = true;
-  page.fresh = 0;
-  draw();
-}
-
-/** @param {any} state */
-export function traffic(state) {
-  const all = lines(state);
-  const first = firstShown(all.length);
-  const shown = all.slice(first, first + Math.ceil(height / rowHeight()) + 2 * SPARE);
-  const step = scale(shown.flatMap((line) => (line.row && !line.send ? [line.row] : [])));
+export function traffic() {
+  measure();
+  const count = seen.all.length;
+  const end = seen.at[count] ?? 0;
+  const from = state.following ? Math.max(0, end - height) : Math.min(top, Math.max(0, end - height));
+  const part = shown(seen.at, from, height, SPARE);
+  const visible = seen.all.slice(part.from, part.to);
+  const step = scale(visible.filter((line) => line.kind === 'row').map((line) => line.row));
   const chips = words(state.filter);
   return html`<section class="pane list" aria-label="Exchanges">
-    <form class="filter ${state.filterError ? 'wrong' : ''}" role="search" @submit=${(/** @type {Event} */ event) => { event.preventDefault(); entered(); }}>
-      ${icon('search')}
-      ${chips.map((chip, at) => html`<span class="chip"><code>${chip}</code><button type="button" aria-label="Drop ${chip}" @click=${() => drop(at)}>×</button></span>`)}
+    <div class="filter"><form class="query ${state.filterError ? 'wrong' : ''}" role="search" @submit=${(/** @type {Event} */ event) => { event.preventDefault(); entered(); }}>
+      ${icon('find')}
+      ${chips.map((chip, at) => html`<span class="chip"><span class="cut">${chip}</span><button type="button" aria-label="Drop ${chip}" @click=${() => drop(at)}>${icon('cross')}</button></span>`)}
       <input id="filter" type="text" autocomplete="off" spellcheck="false" placeholder=${chips.length ? '' : 'host: status: rule: cred: or any text'}
-        aria-label="Filter" aria-describedby="filter-note" @change=${entered} @keydown=${typed}>
-      <kbd aria-hidden="true">/</kbd>
-    </form>
-    <p id="filter-note" class="note ${state.filterError ? 'bad' : ''}">${state.filterError ?? ''}</p>
-    <div class="heads" aria-hidden="true"><span>Time</span><span>Method</span><span>Host and path</span><span>Status</span><span class="num">Took</span><span class="num">Size</span><span>Credential</span><span class="num">${duration(step)}</span></div>
-    <div class="rows" role="treegrid" aria-label="Exchanges, newest last" aria-rowcount=${all.length} tabindex="-1" @scroll=${scrolled}>
-      ${all.length ? html`<div class="spacer"><div class="inner">${shown.map((line, at) => lineOf(line, first + at, step, state))}</div></div>` : empty(state)}
-    </div>
+        aria-label="Filter" aria-describedby="filter-note" aria-invalid=${state.filterError ? 'true' : 'false'} @change=${entered} @keydown=${typed}>
+      <kbd aria-hidden="true">/</kbd></form>
+      <span class="shown">${seen.rows.length.toLocaleString('en')} shown</span></div>
+    <div>${state.filterError ? html`<p id="filter-note" class="wrongly" role="alert">${state.filterError}</p>` : nothing}
+    <div class="cols" aria-hidden="true"><span>Time</span><span>Method</span><span>Host and path</span><span>Status</span><span class="num">Took</span><span class="num">Size</span><span>Credential</span><span class="num">${duration(step)}</span></div></div>
+    ${count ? html`<div class="rows" role="treegrid" aria-label="Exchanges, newest last" aria-rowcount=${count} @scroll=${scrolled}>
+      <div class="spacer" role="presentation" data-height=${end}><div class="inner" role="presentation" data-top=${seen.at[part.from]}>${visible.map((line, at) => lineOf(line, part.from + at, step))}</div></div></div>` : html`<div class="rows" tabindex="0">${empty()}</div>`}
     <footer class="foot">
-      <button class="quiet ${state.following ? 'ink' : ''}" aria-pressed=${state.following} @click=${follow}>${state.following ? 'Following' : state.fresh ? `${state.fresh} new` : 'Follow'}</button>
-      <span class="dim">${visibleRows(state).length} shown, ${size(state.bytes)} kept${state.notKept ? `, ${state.notKept} came too fast` : ''}</span>
-      <span class="push"></span>
-      <button class="quiet" aria-pressed=${state.paused} @click=${pause}>${state.paused ? `Go on${state.held.length ? `, ${state.held.length} wait` : ''}` : 'Pause'}</button>
-      <a class="quiet" href="/api/har?filter=${encodeURIComponent(state.filter)}" download="countersign.har">HAR</a>
-      <button class="quiet" @click=${clear}>Clear</button>
+      <button type="button" class="btn follow ${state.following ? 'ink' : ''}" aria-pressed=${state.following} @click=${() => set({ following: true, fresh: 0 })}>${icon('down')}${state.following ? 'Following' : state.fresh ? `${state.fresh} new` : 'Follow'}</button>
+      <span class="opt">${size(state.bytes)} kept${state.notKept ? `, ${state.notKept.toLocaleString('en')} came too fast` : ''}</span>
+      <span class="key opt"><svg viewBox="0 0 14 6" aria-hidden="true"><rect class="w-ours" y="1" width="14" height="4"></rect></svg>ours</span>
+      <span class="end">
+        <button type="button" class="btn ${state.paused ? 'ink' : ''}" aria-pressed=${state.paused} @click=${pause}>${icon(state.paused ? 'play' : 'pause')}${state.paused ? `Go on${state.held.length ? `, ${state.held.length} wait` : ''}` : 'Pause'}</button>
+        <details class="files"><summary class="btn">${icon('file')}Files</summary><div class="menu" @click=${closeFiles}>
+          <a class="btn" href="/api/har?filter=${encodeURIComponent(state.filter)}" download="countersign.har">Save as HAR</a>
+          <a class="btn" href="/api/csv?filter=${encodeURIComponent(state.filter)}" download="countersign.csv">Save as CSV</a>
+          <label class="btn">Read a HAR file<input class="sr" type="file" accept=".har,application/json" @change=${chosen}></label></div></details>
+        ${button('clear', 'Clear', clear)}
+      </span>
     </footer>
   </section>`;
 }
 
-/** @param {any} state */
-function empty(state) {
-  if (!state.loaded) return html`<p class="lead">Reading what is recorded.</p>`;
-  if (state.filter) return html`<div class="lead"><p>Nothing matches.</p><button class="link" @click=${() => setFilter('')}>Drop the filter</button></div>`;
-  return html`<div class="lead"><p>No traffic yet.</p><p class="dim">Point a tool at the proxy: <code>eval "$(countersign env)"</code></p></div>`;
+/** Puts the geometry in place: attributes of style are against the page's policy, properties are not. */
+export function geometry() {
+  const spacer = document.querySelector('.spacer');
+  const inner = document.querySelector('.inner');
+  if (spacer instanceof HTMLElement) spacer.style.setProperty('height', `${spacer.dataset.height}px`);
+  if (inner instanceof HTMLElement) inner.style.setProperty('transform', `translateY(${inner.dataset.top}px)`);
 }
 
-/** The words of a filter, quotes kept together. @param {string} filter */
-export const words = (filter) => filter.match(/(?:[^\s"]|"(?:\\.|[^"\\])*")+/g) ?? [];
+/** @param {Event} event */
+function closeFiles(event) {
+  if (/** @type {HTMLElement} */ (event.target).closest('a')) /** @type {HTMLElement} */ (event.currentTarget).closest('details')?.removeAttribute('open');
+}
+
+/** @param {Event} event */
+function chosen(event) {
+  const field = /** @type {HTMLInputElement} */ (event.currentTarget);
+  const file = field.files?.[0];
+  field.closest('details')?.removeAttribute('open');
+  if (file) void importHar(file);
+  field.value = '';
+}
+
+function empty() {
+  if (!state.loaded) return html`<p class="lead dim">Reading what is recorded.</p>`;
+  if (state.filter) return html`<div class="lead"><p>Nothing matches.</p><p class="gap-s">${button('cross', 'Drop the filter', () => setFilter(''), 'edge')}</p></div>`;
+  return html`<div class="lead"><p>No traffic yet.</p><p class="dim gap-s">Point a tool at the proxy: <code>eval "$(countersign env)"</code></p><p class="gap-s">${button('', 'Setup', () => set({ view: 'setup' }), 'edge')}</p></div>`;
+}
 
 function entered() {
   const field = /** @type {HTMLInputElement} */ (document.querySelector('#filter'));
   const text = field.value.trim();
   if (!text) return;
   field.value = '';
-  setFilter([page.filter, text].filter(Boolean).join(' '));
+  setFilter([state.filter, text].filter(Boolean).join(' '));
 }
 
 /** @param {KeyboardEvent} event */
 function typed(event) {
   const field = /** @type {HTMLInputElement} */ (event.currentTarget);
-  const chips = words(page.filter);
+  const chips = words(state.filter);
   if (event.key === 'Backspace' && !field.value && chips.length) {
     field.value = chips[chips.length - 1];
     drop(chips.length - 1);
@@ -150,58 +164,61 @@ function typed(event) {
 
 /** @param {number} at */
 function drop(at) {
-  setFilter(words(page.filter).filter((_, index) => index !== at).join(' '));
+  setFilter(words(state.filter).filter((_, index) => index !== at).join(' '));
 }
 
-/** @param {any} line @param {number} at @param {number} step @param {any} state */
-function lineOf(line, at, step, state) {
-  if (line.gap) return html`<div class="gap" role="presentation">${quiet(line.gap)}</div>`;
-  return line.send ? sendLine(line, at) : rowLine(line.row, at, step, state);
+/** @param {Line} line @param {number} at @param {number} step */
+function lineOf(line, at, step) {
+  if (line.kind === 'gap') return html`<div class="quiet" role="presentation">${quiet(line.gap ?? 0)}</div>`;
+  return line.kind === 'send' ? sendLine(line, at, step) : rowLine(line.row, at, step);
 }
 
-/** @param {any} row @param {number} at @param {number} step @param {any} state */
-function rowLine(row, at, step, state) {
+/** @param {Row} row @param {number} at @param {number} step */
+function rowLine(row, at, step) {
   const how = outcome(row);
-  const chosen = state.chosen === row.id;
-  const credential = row.credentials?.length ? row.credentials.join(' + ') : '';
+  const isChosen = state.chosen === row.id;
   const upward = row.sent_bytes > row.received_bytes;
-  const tree = row.sends + row.own_sends > 1;
-  const focusable = chosen || (state.chosen === null && at === 0);
-  return html`<div role="row" class="row ${row.rule || row.outcome === 'refused' ? '' : 'mute'} ${chosen ? 'chosen' : ''}" tabindex=${focusable ? 0 : -1}
-      aria-rowindex=${at + 1} aria-level="1" aria-selected=${chosen} aria-expanded=${tree ? String(state.unfolded.has(row.id)) : nothing}
+  const opens = row.sends + row.own_sends > 1;
+  const focusable = isChosen || (state.chosen === null && at === seen.all.length - 1);
+  return html`<div role="row" class="row ${row.credentials.length || row.outcome !== 'answered' ? '' : 'mute'}" tabindex=${focusable ? 0 : -1}
+      aria-rowindex=${at + 1} aria-level="1" aria-selected=${isChosen} aria-expanded=${opens ? String(isChosen && state.unfolded.has(row.id)) : nothing}
       data-x=${row.id} @click=${() => open(row)} @keydown=${(/** @type {KeyboardEvent} */ event) => event.key === 'Enter' && open(row)}>
     <span role="gridcell" class="time">${clock(row.started_ms)}</span>
-    <span role="gridcell" class="verb">${row.method}</span>
+    <span role="gridcell" class="verb cut" title=${row.method}>${row.kind === 'tunnel' ? 'TUNNEL' : row.method}</span>
     <span role="gridcell" class="target" title=${row.url}><span class="host">${row.host}</span><span class="path">${row.path}</span></span>
-    <span role="gridcell" class="stat">${icon(how.glyph, how.tone)}<span>${how.text}<span class="unseen"> ${how.spoken}</span></span>${how.note ? html`<small>${how.note}</small>` : nothing}</span>
-    <span role="gridcell" class="num took">${duration(row.duration_ms)}</span>
+    <span role="gridcell" class="stat">${icon(how.glyph, how.tone)}<span>${how.text}<span class="sr"> ${how.spoken}</span></span>${how.note ? html`<small>${how.note}</small>` : nothing}</span>
+    <span role="gridcell" class="num dur">${duration(row.duration_ms)}</span>
     <span role="gridcell" class="num size">${upward ? `↑ ${size(row.sent_bytes)}` : size(row.received_bytes)}</span>
-    <span role="gridcell" class="credcell">${credential ? html`<span class="cred">${credential}</span>` : html`<span class="dim">none</span>`}</span>
+    <span role="gridcell" class="credcell">${row.credentials.length ? cred(row.credentials.join(' + ')) : html`<span class="dim">none</span>`}</span>
     ${waterfall(row, step)}
   </div>`;
 }
 
-/** @param {any} row */
+/** @param {Row} row */
 function open(row) {
-  if (page.chosen === row.id && row.sends + row.own_sends > 1) {
-    if (!page.unfolded.delete(row.id)) page.unfolded.add(row.id);
+  const opens = row.sends + row.own_sends > 1;
+  if (state.chosen === row.id && opens) {
+    if (!state.unfolded.delete(row.id)) state.unfolded.add(row.id);
     return draw();
   }
-  if (row.sends + row.own_sends > 1) page.unfolded.add(row.id);
+  if (opens) state.unfolded.add(row.id);
   void choose(row.id);
 }
 
-/** @param {any} line @param {number} at */
-function sendLine({ row, send, at: index }, at) {
+/** @param {Line} line @param {number} index @param {number} step */
+function sendLine(line, index, step) {
+  const send = /** @type {import('./types').Send} */ (line.send);
+  const at = line.at ?? 0;
   const ours = send.kind !== 'request';
-  const how = outcome({ outcome: 'answered', status: send.response?.status, sends: 1 });
-  const took = (send.timing?.wait_ms ?? 0) + (send.timing?.body_ms ?? 0);
-  const name = ours ? `${(send.target ?? '').replace(/^https?:\/\//, '')}${send.request?.target ?? ''}` : sendName(page.detail.sends, index);
-  return html`<div role="row" class="row of ${ours ? 'ours' : ''}" tabindex="-1" aria-rowindex=${at + 1} aria-level="2" @click=${() => { page.send = index; draw(); }}>
-    <span role="gridcell" class="time"></span><span role="gridcell" class="verb">${send.request?.method ?? ''}</span>
+  const how = outcome({ outcome: 'answered', status: send.response?.status ?? null, sends: 1 });
+  const time = took(send);
+  const target = `${(send.target ?? '').replace(/^https?:\/\//, '')}${send.request?.target?.startsWith('/') ? send.request.target : ''}`;
+  const name = ours ? target || 'tunnel' : sendName(state.detail?.sends ?? [], at);
+  return html`<div role="row" class="row send of ${ours ? 'ours' : ''}" tabindex="-1" aria-rowindex=${index + 1} aria-level="2" aria-selected=${state.send === at} @click=${() => set({ send: at })}>
+    <span role="gridcell" class="time"></span><span role="gridcell" class="verb cut">${send.request?.method ?? ''}</span>
     <span role="gridcell" class="target"><span class="path">${name}</span></span>
     <span role="gridcell" class="stat">${icon(how.glyph, how.tone)}<span>${how.text}</span></span>
-    <span role="gridcell" class="num took">${duration(took)}</span><span role="gridcell" class="num size">${size(send.response?.body_bytes ?? 0)}</span>
-    <span role="gridcell" class="credcell">${send.credential ?? ''}</span><span></span>
+    <span role="gridcell" class="num dur">${duration(time)}</span><span role="gridcell" class="num size">${size(send.response?.body_bytes ?? 0)}</span>
+    <span role="gridcell" class="credcell"></span>${bar(ours ? 'ours' : 'wait', send.at_ms ?? 0, time, step)}
   </div>`;
 }

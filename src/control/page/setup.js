@@ -1,34 +1,40 @@
 // Setup: how to point a tool at the proxy, and lights that turn as things become true.
 
-import { html } from './lit-html.js';
-import { copy, draw, state as page } from './main.js';
-import { icon } from './parts.js';
+import { html, nothing } from './lit-html.js';
+import { copier, icon } from './parts.js';
+import { arrows, set, state } from './state.js';
 
-let tool = 'shell';
+/** @param {string} proxy @returns {Record<string, [name: string, said: string, command: string]>} */
+const tools = (proxy) => ({
+  curl: ['curl', 'Follows the variables above. Nothing else to do.', 'curl https://api.example.com/user'],
+  git: ['git', 'Follows the variables above. Nothing else to do.', 'git ls-remote https://git.example.com/team/project.git'],
+  python: ['Python', 'requests, httpx and pip follow the variables. aiohttp wants trust_env=True.', 'python3 -c "import requests; print(requests.get(\'https://api.example.com/user\').status_code)"'],
+  node: ['Node', 'npm follows the variables; fetch does from Node 22.21 and 24.5 on.', 'NODE_USE_ENV_PROXY=1 node app.mjs'],
+  java: ['Java', 'countersign run gives Java a port of its own, because it cannot log in to a proxy.', 'countersign run -- java -jar app.jar'],
+  docker: ['Docker', 'The variables go into the container, the certificate is mounted.', 'countersign env --format docker > proxy.env && docker run --env-file proxy.env IMAGE'],
+  browser: ['Browser', `Set the proxy to ${proxy} and import this certificate.`, 'countersign ca export --out countersign.pem'],
+});
 
-/** @param {any} state */
-export function setup(state) {
-  const proxy = state.status?.proxy ?? '127.0.0.1:8080';
-  const tools = {
-    shell: ['This shell', 'eval "$(countersign env)"'],
-    one: ['One command', 'countersign run --attach -- curl https://api.github.com/user'],
-    curl: ['curl', `curl --proxy http://${proxy} --cacert <(countersign ca export) https://api.github.com/user`],
-    docker: ['Docker', 'countersign env --format docker > proxy.env && docker run --env-file proxy.env IMAGE'],
-    browser: ['Browser', `Set the proxy to ${proxy} and import the certificate of: countersign ca export --out countersign.pem`],
-  };
-  const [, command] = tools[/** @type {keyof typeof tools} */ (tool)];
-  const seen = state.rows.length > 0;
-  const lights = [
-    ['The proxy runs', !state.lost && !!state.status],
-    ['Rules are in force', (state.status?.rules ?? 0) > 0],
-    ['A request came through', seen || (state.status?.exchanges?.total ?? 0) > 0],
-    ['A credential was added', state.rows.some((/** @type {any} */ row) => row.injected)],
-  ];
-  return html`<div class="pages"><div class="pagebody"><h1>Point a tool at the proxy. Matching requests leave authenticated.</h1>
-    <nav class="tabs" role="tablist" aria-label="Tools">${Object.entries(tools).map(([key, [name]]) => html`<button role="tab" aria-selected=${tool === key} tabindex=${tool === key ? 0 : -1} @click=${() => { tool = key; draw(); }}>${name}</button>`)}</nav>
-    <div class="command"><pre class="code" tabindex="0">${command}</pre><button class="main" @click=${() => copy(command, 'The command')}>Copy</button></div>
-    <ul class="lights">${lights.map(([name, on]) => html`<li>${icon(on ? 'ok' : 'open', on ? 'ok' : 'dim')}<span>${name}<span class="unseen">${on ? ': yes' : ': not yet'}</span></span></li>`)}</ul>
-    <p class="dim">Rules are in <code>${state.status?.files?.[0] ?? 'countersign.yaml'}</code>; what is saved there is in force at once.</p></div></div>`;
+export function setup() {
+  const proxy = (state.status?.proxy ?? '127.0.0.1:8080').replace(/^https?:\/\//, '');
+  const all = tools(proxy);
+  const [, said, command] = all[state.tool];
+  const total = state.status?.exchanges.total ?? 0;
+  const came = state.rows.length > 0 || total > 0;
+  return html`<div class="pane"><div class="setup">
+    <div><h1>${came ? 'Point more tools at the proxy' : 'Nothing has come through yet'}</h1>
+      <p class="say">Run this in a terminal, then use any tool there as before. Requests that match a rule leave with their credential.</p>
+      <div class="cmd main"><span aria-hidden="true">$</span><code>eval "$(countersign env)"</code>${copier('eval "$(countersign env)"', 'the command', 'do')}</div>
+      <p class="note gap-s">For a single command: <code>countersign run -- COMMAND</code></p>
+      <div class="tools"><div role="tablist" class="tabs" aria-label="Tools" @keydown=${arrows}>${Object.entries(all).map(([key, [name]]) => html`<button type="button" role="tab" id="tool-t-${key}" aria-controls="tool" aria-selected=${state.tool === key} tabindex=${state.tool === key ? 0 : -1} @click=${() => set({ tool: key })}>${name}</button>`)}</div>
+        <div role="tabpanel" id="tool" aria-labelledby="tool-t-${state.tool}" tabindex="0"><p class="mid">${said}</p><div class="cmd"><span aria-hidden="true">$</span><code>${command}</code>${copier(command, 'the command')}</div></div></div></div>
+    <ul class="lights" aria-label="What is true so far">
+      ${light(!state.lost && !!state.status, 'Proxy listens', html`<code>${proxy}</code>`)}
+      ${light((state.status?.rules ?? 0) > 0, state.status ? `${state.status.rules} ${state.status.rules === 1 ? 'rule' : 'rules'} for ${state.status.hosts} ${state.status.hosts === 1 ? 'host' : 'hosts'}` : 'Rules', html`${(state.status?.files ?? []).map((file) => file.split('/').pop()).join(', ')}${state.status?.environment ? `, environment ${state.status.environment}` : ''}, watched`)}
+      ${light(came, came ? 'A request came through' : 'Waiting for your client', came ? `${total} so far` : 'This light turns to a dot with the first request.')}
+      ${light(state.rows.some((row) => row.injected), 'A credential was added', 'By a rule, in ink in the list.')}
+    </ul></div></div>`;
 }
 
-export { page };
+/** @param {boolean} on @param {string} name @param {unknown} more */
+const light = (on, name, more) => html`<li>${icon(on ? 'ok' : 'wait', on ? 'ok' : 'ink')}<div><p class=${on ? '' : 'ink'}><b>${name}</b><span class="sr">${on ? ': yes' : ': not yet'}</span></p>${more ? html`<p>${more}</p>` : nothing}</div></li>`;
