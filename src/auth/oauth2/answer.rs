@@ -205,7 +205,7 @@ mod tests {
         let life = end.map(|end| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
         match life {
             None => said.is_nan() || said <= 0.0,
-            Some(life) => said > 0.0 && life >= said.min(YEAR) && life < said.min(YEAR) + 1.0,
+            Some(life) => said > 0.0 && life >= said.min(YEAR) && life <= said.min(YEAR) + 1.0,
         }
     }
 
