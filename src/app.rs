@@ -443,7 +443,7 @@ impl Core {
 /// What `login`, `logout` and `token` are done with in a running proxy. From here on requests may begin logins.
 fn desk(proxy: &Arc<Proxy>, loader: &Loader) -> Result<Desk, StartError> {
     let context = loader.context().ok_or_else(|| StartError::Failed("nothing has been loaded".to_owned()))?;
-    let (found, named) = (Arc::downgrade(proxy), Arc::downgrade(proxy));
+    let (found, named, clients) = (Arc::downgrade(proxy), Arc::downgrade(proxy), Arc::downgrade(proxy));
     let console = Arc::downgrade(proxy);
     context.logins.announce_to(move |pending| {
         if let Some(proxy) = console.upgrade() {
@@ -455,6 +455,11 @@ fn desk(proxy: &Arc<Proxy>, loader: &Loader) -> Result<Desk, StartError> {
         names: Box::new(move || {
             let Some(proxy) = named.upgrade() else { return Vec::new() };
             proxy.snapshot().rules.credential_names().map(str::to_owned).collect()
+        }),
+        clients: Box::new(move || {
+            let Some(proxy) = clients.upgrade() else { return Vec::new() };
+            let settings = &proxy.snapshot().settings;
+            settings.clients.names().filter(|name| **name != *settings.own_client).map(str::to_owned).collect()
         }),
         logins: context.logins.clone(),
         runner: context.fetch.clone(),

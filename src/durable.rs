@@ -1,6 +1,7 @@
 //! Files that are there whole or not at all, and are read only if nobody else could have written them.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -22,9 +23,9 @@ pub enum IfThere {
 /// Writes a file so that after a crash the old or the new content is there, never a mix: a temporary file in the same
 /// folder, flushed to disk, renamed, and the folder flushed.
 pub fn write(path: &Path, content: &[u8], mode: u32, if_there: IfThere) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder(path);
     let mut temporary = tempfile::Builder::new()
-        .prefix(".countersign-")
+        .prefix(&temporary_prefix(path))
         .permissions(fs::Permissions::from_mode(mode))
         .tempfile_in(folder)?;
     temporary.write_all(content)?;
@@ -36,6 +37,28 @@ pub fn write(path: &Path, content: &[u8], mode: u32, if_there: IfThere) -> io::R
         IfThere::Keep => temporary.persist_noclobber(path).map_err(|error| error.error)?,
     };
     File::open(folder)?.sync_all()
+}
+
+/// Removes what writers of `path` left behind when they were killed. Only for who holds the lock that they all take, as
+/// the file of one that still runs would go, too.
+pub fn clear_leftovers(path: &Path) {
+    let prefix = temporary_prefix(path);
+    let entries = fs::read_dir(folder(path)).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes())) {
+        // It does no harm where it is.
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn temporary_prefix(path: &Path) -> OsString {
+    let mut prefix = OsString::from(".countersign-");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push("-");
+    prefix
 }
 
 /// Why a private file is not read.
@@ -153,6 +176,21 @@ mod tests {
         let late = write(&path, b"three", 0o600, IfThere::Keep).unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_writer_left_is_cleared_away_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tokens.enc");
+        for name in
+            [".countersign-tokens.enc-abc123", ".countersign-tokens.enc-x", ".countersign-ca.pem-x", "tokens.enc"]
+        {
+            fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        clear_leftovers(&path);
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".countersign-ca.pem-x", "tokens.enc"]);
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! Everything that reads bytes of strangers, for libFuzzer. One program for all targets: `FUZZ_TARGET` names the one.
 #![no_main]
 
+mod handshakes;
+mod rules;
+mod signers;
+mod talk;
 mod targets;
+mod tokens;
 
 use std::sync::LazyLock;
 
@@ -10,17 +15,28 @@ use libfuzzer_sys::fuzz_target;
 type Target = fn(&[u8]);
 
 /// Names and what they do.
-const TARGETS: [(&str, Target); 10] = [
+const TARGETS: [(&str, Target); 21] = [
+    ("accept_signature", handshakes::accept_signature),
     ("authority", targets::authority),
-    ("head", targets::head),
-    ("chunked", targets::chunked),
-    ("config", targets::config),
-    ("matcher", targets::matcher),
-    ("token", targets::token),
-    ("stored", targets::stored),
-    ("masking", targets::masking),
+    ("callback", tokens::callback),
     ("challenge", targets::challenge),
+    ("chunked", targets::chunked),
+    ("config", rules::config),
+    ("cookies", handshakes::cookies),
+    ("digest", handshakes::digest),
+    ("hawk", handshakes::hawk),
+    ("head", targets::head),
+    ("keys", tokens::keys),
+    ("masking", targets::masking),
+    ("matcher", targets::matcher),
+    ("negotiate", handshakes::negotiate),
+    ("ntlm", handshakes::ntlm),
+    ("record", tokens::record),
     ("render", targets::render),
+    ("resigning", signers::resigning),
+    ("signers", signers::signers),
+    ("stored", targets::stored),
+    ("token", tokens::token),
 ];
 
 static CHOSEN: LazyLock<Target> = LazyLock::new(|| {

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, sync::LazyLock};
 
 use countersign::{
-    auth::{challenge as challenges, oauth2::fuzzing as oauth2},
-    config::{RedactConfig, load},
+    auth::challenge as challenges,
+    config::RedactConfig,
     console::{curl, har, inert, redact::Redactor},
     proxy::framing::Framing,
     rules::{
@@ -79,7 +79,8 @@ pub fn head(data: &[u8]) {
     let start = if accepted.starts_with(b"\r\n") { 2 } else { 0 };
     match request.parse(&accepted[start..]) {
         Ok(httparse::Status::Complete(_)) => {
-            let count = |name: &str| request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
+            let count =
+                |name: &str| request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
             assert!(count("host") <= 1 && count("content-length") + count("transfer-encoding") <= 1);
         }
         Err(httparse::Error::TooManyHeaders) => {}
@@ -94,14 +95,6 @@ pub fn chunked(data: &[u8]) {
     let request = [&b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"[..], data].concat();
     let (whole, bytewise) = (judge(std::iter::once(&request[..])), judge(request.chunks(1)));
     assert_eq!(whole.is_ok(), bytewise.is_ok(), "{whole:?} {bytewise:?}");
-}
-
-/// Any text is a configuration or a list of errors, each with a place inside the text.
-pub fn config(data: &[u8]) {
-    match load::load_text("fuzz.yaml", text(data)) {
-        Ok(_) => {}
-        Err(errors) => assert!(!errors.to_string().is_empty()),
-    }
 }
 
 /// Patterns match what they should at most.
@@ -126,23 +119,6 @@ pub fn matcher(data: &[u8]) {
             let name = target.host.to_string();
             assert!(name.ends_with(&format!(".{suffix}")) && name.len() > suffix.len() + 1, "{text} {name}");
         }
-    }
-}
-
-/// The answer of a token endpoint: a status line worth of bytes, then the body.
-pub fn token(data: &[u8]) {
-    let Some((first, body)) = data.split_first() else { return };
-    let status = [200, 400, 401, 429, 500, 503][usize::from(first % 6)];
-    let form = first & 64 != 0;
-    let kind = if form { "application/x-www-form-urlencoded" } else { "application/json" };
-    let Ok(response) =
-        http::Response::builder().status(status).header("content-type", kind).body(body.to_vec().into())
-    else {
-        return;
-    };
-    if let Some(token) = oauth2::access_token(&response) {
-        assert!(http::HeaderValue::from_str(&token).is_ok(), "a token that no header can hold");
-        assert_eq!(status, 200);
     }
 }
 
@@ -203,22 +179,63 @@ pub fn render(data: &[u8]) {
     assert!(is_inert(&inert::line_bytes(data), false) && is_inert(&inert::lines_bytes(data), true));
     let (name, value) = halves(data);
     assert!(is_inert(&inert::line(value), false) && is_inert(&inert::lines(value), true));
-    let quoted = curl::quote(value);
-    let inner = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap();
-    assert!(!inner.replace(r"'\''", "").contains('\''), "{quoted}");
+    assert_eq!(words(&curl::quote(value)), [inert::lines(value)]);
+    let target = format!("/{value}");
     let detail = json!({
         "method": name, "url": format!("https://a.example/{value}"), "started": "2026-01-01T00:00:00Z",
         "request": {"headers": [[name, value]], "body": value},
         "sends": [{
             "kind": "request", "target": "https://a.example",
-            "request": {"method": name, "target": format!("/{value}"), "headers": [[name, value]], "body": {"text": value}},
-            "response": {"status": 200, "headers": [[name, value]], "body": {"text": value}},
+            "request": {"method": name, "target": target, "headers": [[name, value]], "body": value},
+            "response": {"status": 200, "headers": [[name, value]], "body": value},
         }],
     });
     if let Some(command) = curl::command(&detail) {
         assert!(is_inert(&command, true), "{command:?}");
+        let found = words(&command);
+        let binary = value.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t'));
+        if !binary && !curl::is_masked(value) && !target.contains("://") {
+            assert_eq!(found[0], "curl");
+            assert!(found.contains(&inert::lines(&format!("https://a.example{target}")).into_owned()), "{found:?}");
+            let body = found.iter().position(|word| word == "--data-raw").map(|at| &found[at + 1]);
+            assert_eq!(body.map(String::as_str), Some(&*inert::lines(value)), "{found:?}");
+        }
     }
     for entry in har::entries(&detail) {
-        assert!(entry.is_object());
+        let file = json!({"log": {"entries": [entry]}});
+        let mut id = 0;
+        let next = || {
+            id += 1;
+            id
+        };
+        for (_, detail) in har::import(&file, &Redactor::new(&RedactConfig::default()), next).unwrap() {
+            assert!(curl::command(&detail).is_none_or(|command| is_inert(&command, true)));
+        }
     }
+}
+
+/// The words that a POSIX shell makes of a command. Variables stay as they are written.
+fn words(command: &str) -> Vec<String> {
+    let (mut words, mut word) = (Vec::new(), None::<String>);
+    let mut chars = command.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' => word.get_or_insert_default().extend(chars.by_ref().take_while(|c| *c != '\'')),
+            '"' => word.get_or_insert_default().extend(chars.by_ref().take_while(|c| *c != '"')),
+            '\\' => match chars.next().expect("something after a backslash") {
+                '\n' => {}
+                c => word.get_or_insert_default().push(c),
+            },
+            ' ' | '\n' | '\t' => words.extend(word.take()),
+            c => {
+                assert!(
+                    !"$`;&|<>()*?[]#~!{}".contains(c) || c == '|' || c == '-',
+                    "{c:?} is read by the shell: {command}"
+                );
+                word.get_or_insert_default().push(c);
+            }
+        }
+    }
+    words.extend(word);
+    words
 }

@@ -69,13 +69,18 @@ impl Running {
         let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
     }
 
-    /// Takes no new request, lets running ones finish for at most `proxy.grace`, and returns whether all did.
+    /// Takes no new request, lets running ones finish for at most `proxy.grace`, and returns whether all did. So do
+    /// refreshes that no request waits for: a refresh token that was spent would be lost with its successor.
     pub async fn stop(&self) -> bool {
         let proxy = &self.core.proxy;
         proxy.closing.cancel();
         proxy.tasks.close();
         let grace = self.core.config().proxy.grace;
-        let finished = tokio::time::timeout(grace, proxy.tasks.wait()).await.is_ok();
+        let all = async {
+            proxy.tasks.wait().await;
+            proxy.upstream.finish_work().await;
+        };
+        let finished = tokio::time::timeout(grace, all).await.is_ok();
         self.core.desk.tokens.settle().await;
         let console = proxy.console.clone();
         let _ = tokio::task::spawn_blocking(move || console.flush(Duration::from_secs(2))).await;

@@ -33,6 +33,11 @@ pub trait Fetch: Send + Sync + 'static {
 
     /// Runs a future to its end whatever becomes of the caller, under the caller's recording.
     fn detach(&self, work: BoxFuture<'static, ()>);
+
+    /// The same for work that would be lost if the program stopped in the middle of it: a stop waits for it.
+    fn carry_out(&self, work: BoxFuture<'static, ()>) {
+        self.detach(work);
+    }
 }
 
 /// Where cloud platforms give credentials to what runs on them, over plain HTTP: instance metadata of EC2, then the

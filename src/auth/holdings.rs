@@ -13,6 +13,11 @@ use crate::secret::Secret;
 
 /// A credential that holds tokens. `client` is the client of the proxy whose tokens are meant, where each has its own.
 pub trait Holder: Send + Sync + 'static {
+    /// True if each named client of the proxy has tokens of its own.
+    fn keeps_clients_apart(&self) -> bool {
+        false
+    }
+
     /// What is held; asks nobody.
     fn look<'a>(&'a self, client: Option<&'a str>) -> BoxFuture<'a, Result<Holding, AuthError>>;
 
@@ -53,6 +58,9 @@ pub enum Which {
 pub struct Holding {
     /// The credential.
     pub credential: String,
+    /// The client of the proxy whose tokens these are, where each has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// `empty`, `good`, `expired` or `login-needed`.
     pub state: &'static str,
     /// How it gets tokens.
@@ -102,6 +110,13 @@ pub struct Holding {
     /// What is remarkable.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+impl Holding {
+    /// True if there is a token of any kind.
+    pub fn holds_something(&self) -> bool {
+        self.access_token.is_some() || self.refresh_token.is_some() || self.id_token.is_some()
+    }
 }
 
 /// A holder that is shared.

@@ -278,7 +278,7 @@ impl<T: PartialEq + Send + Sync + 'static> Refreshing<T> {
         let (done, flight) = watch::channel(None);
         state.flight = Some(flight.clone());
         let inner = self.0.clone();
-        self.0.runner.detach(Box::pin(async move {
+        self.0.runner.carry_out(Box::pin(async move {
             let result = (inner.fetch)(inner.current.load_full()).await;
             done.send_replace(Some(inner.finish(result)));
         }));
@@ -427,3 +427,6 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 const MAX_ASKED: u64 = 300;
 /// The time between two fetches that a refusal may cause.
 pub const FORCED_PAUSE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,10 @@ impl HandClock {
         Arc::new(Self(seconds.into()))
     }
 
+    pub(crate) fn set(&self, seconds: u64) {
+        self.0.store(seconds, std::sync::atomic::Ordering::SeqCst);
+    }
+
     pub(crate) fn advance(&self, seconds: u64) {
         self.0.fetch_add(seconds, std::sync::atomic::Ordering::SeqCst);
     }

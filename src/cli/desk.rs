@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::{Failure, args::Global, look, small_runtime};
+use super::{Failure, args::Global, look, small_runtime, token::args::Reach};
 use crate::control::{
     client::{self, ClientError},
     run_file::{self, RunFileError, RunInfo},
@@ -20,8 +20,13 @@ pub(super) enum Counter {
 }
 
 impl Counter {
-    /// The running proxy of the data folder, if there is one for this configuration and environment.
-    pub(super) fn open(global: &Global) -> Result<Self, Failure> {
+    /// The running proxy of the data folder, if there is one for this configuration and environment, and if it is not
+    /// for this command to say whom to trust.
+    pub(super) fn open(global: &Global, reach: &Reach) -> Result<Self, Failure> {
+        if let Some(roots) = &reach.upstream_ca {
+            let (runtime, desk) = look::desk(global, Some(roots))?;
+            return Ok(Self::Here(runtime, Box::new(desk)));
+        }
         match run_file::read(&global.data_dir()?) {
             Ok(info) => {
                 let runtime = small_runtime()?;
@@ -37,7 +42,7 @@ impl Counter {
             Err(RunFileError::NotRunning(_)) => {}
             Err(error) => return Err(Failure::failed(error.to_string())),
         }
-        let (runtime, desk) = look::desk(global)?;
+        let (runtime, desk) = look::desk(global, None)?;
         Ok(Self::Here(runtime, Box::new(desk)))
     }
 

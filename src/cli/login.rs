@@ -9,14 +9,15 @@ use serde_json::Value;
 
 use super::{
     Failure,
-    args::{Global, LoginArgs, LogoutArgs},
+    args::Global,
     desk::Counter,
     output::{self, inert},
+    token::args::{LoginArgs, LogoutArgs},
 };
 use crate::{auth::login::open_browser, control::tokens::TokenRequest};
 
 pub(super) fn login(global: &Global, args: &LoginArgs) -> Result<u8, Failure> {
-    let desk = Counter::open(global)?;
+    let desk = Counter::open(global, &args.reach)?;
     let credential = args.name.clone();
     let pending = desk.ask(TokenRequest::Login { credential, client: args.client.clone() })?;
     let id = pending["id"].as_str().unwrap_or_default().to_owned();
@@ -86,7 +87,7 @@ fn pasted_lines() -> Receiver<String> {
 }
 
 pub(super) fn logout(global: &Global, args: LogoutArgs) -> Result<u8, Failure> {
-    let desk = Counter::open(global)?;
+    let desk = Counter::open(global, &args.reach)?;
     let answer = desk.ask(TokenRequest::Revoke { credential: args.name, client: args.client })?;
     if global.json {
         output::json(&answer)?;

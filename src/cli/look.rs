@@ -32,6 +32,15 @@ pub(super) fn ready_with(
     clock: Clock,
     redactor: &Redactor,
 ) -> Result<(Runtime, Ready, Loader), Failure> {
+    everything(global, clock, redactor, None)
+}
+
+fn everything(
+    global: &Global,
+    clock: Clock,
+    redactor: &Redactor,
+    roots: Option<&Path>,
+) -> Result<(Runtime, Ready, Loader), Failure> {
     let runtime = start::runtime()?;
     let (ready, loader) = {
         let _inside = runtime.enter();
@@ -41,23 +50,29 @@ pub(super) fn ready_with(
         let ready = loader.load(None).map_err(|errors| super::config::wrong(global, &errors))?;
         let settings = app::upstream_settings(&loader, &ready.loaded.config, &ready.rules)
             .map_err(|errors| Failure::Config(format!("error: {}", errors.join("\nerror: "))))?;
-        upstream.set(settings);
+        if let Some(roots) = roots {
+            std::fs::File::open(roots)
+                .map_err(|error| Failure::failed(format!("cannot read the roots in {}: {error}", shown(roots))))?;
+        }
+        upstream.set(UpstreamSettings { extra_ca: roots.map(Path::to_owned), ..settings });
         (ready, loader)
     };
     Ok((runtime, ready, loader))
 }
 
-/// What `login`, `logout` and `token` are done with where no proxy runs.
-pub(super) fn desk(global: &Global) -> Result<(Runtime, Desk), Failure> {
+/// What `login`, `logout` and `token` are done with where no proxy does it. `roots` are trusted besides the others.
+pub(super) fn desk(global: &Global, roots: Option<&Path>) -> Result<(Runtime, Desk), Failure> {
     let redactor = Redactor::default();
-    let (runtime, ready, loader) = ready_with(global, Clock::system(), &redactor)?;
+    let (runtime, ready, loader) = everything(global, Clock::system(), &redactor, roots)?;
     let context = loader.context().cloned().ok_or_else(|| Failure::failed("nothing has been loaded"))?;
+    let clients: Vec<String> = ready.clients.iter().map(|(name, _)| name.to_string()).collect();
     let rules = Arc::new(ready.rules);
     let (found, named, tokens) = (rules.clone(), rules.clone(), rules);
     context.sources.bind_credentials(Arc::new(move |name| tokens.credential(name)));
     let desk = Desk {
         find: Box::new(move |name| found.credential(name)),
         names: Box::new(move || named.credential_names().map(str::to_owned).collect()),
+        clients: Box::new(move || clients.clone()),
         logins: context.logins.clone(),
         runner: context.fetch.clone(),
         tokens: context.tokens.clone(),

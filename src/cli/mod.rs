@@ -102,7 +102,7 @@ pub fn dispatch(cli: Cli, inherited: Inherited) -> Result<u8, Failure> {
         Command::Secret(command) => secret::secret(&global, command),
         Command::Login(args) => login::login(&global, &args),
         Command::Logout(args) => login::logout(&global, args),
-        Command::Token(command) => token::token(&global, command),
+        Command::Token(args) => token::token(&global, args),
         Command::Ca(command) => ca::ca(&global, command),
         Command::Init(args) => init::init(&global, &args, inherited),
         Command::Status => status::status(&global),

@@ -1,5 +1,7 @@
 //! `token list|show|get|refresh|revoke|delete|export|import`.
 
+pub(super) mod args;
+
 use std::{
     io::{IsTerminal, Read, Write},
     path::Path,
@@ -14,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
+use self::args::{Reach, TokenArgs, TokenCommand, TokenOf};
 use super::{
     Failure,
-    args::{Global, TokenCommand, TokenOf},
+    args::Global,
     desk::Counter,
     output::{self, inert},
     secret::prompt,
@@ -27,10 +30,11 @@ use crate::{
     durable::{self, IfThere},
 };
 
-pub(super) fn token(global: &Global, command: TokenCommand) -> Result<u8, Failure> {
-    match command {
-        TokenCommand::List => list(global),
-        TokenCommand::Show(of) => show(global, of),
+pub(super) fn token(global: &Global, args: TokenArgs) -> Result<u8, Failure> {
+    let reach = &args.reach;
+    match args.command {
+        TokenCommand::List => list(global, reach),
+        TokenCommand::Show(of) => show(global, reach, of),
         TokenCommand::Get { of, id_token, refresh_token } => {
             let which = match (id_token, refresh_token) {
                 (true, _) => Which::IdToken,
@@ -38,7 +42,7 @@ pub(super) fn token(global: &Global, command: TokenCommand) -> Result<u8, Failur
                 _ => Which::AccessToken,
             };
             let TokenOf { name: credential, client } = of;
-            let answer = Counter::open(global)?.ask(TokenRequest::Get { credential, client, which })?;
+            let answer = Counter::open(global, reach)?.ask(TokenRequest::Get { credential, client, which })?;
             if global.json {
                 output::json(&answer)?;
             } else {
@@ -47,24 +51,26 @@ pub(super) fn token(global: &Global, command: TokenCommand) -> Result<u8, Failur
             Ok(0)
         }
         TokenCommand::Refresh(TokenOf { name: credential, client }) => {
-            said(global, TokenRequest::Refresh { credential, client })
+            said(global, reach, TokenRequest::Refresh { credential, client })
         }
         TokenCommand::Revoke(TokenOf { name: credential, client }) => {
-            said(global, TokenRequest::Revoke { credential, client })
+            said(global, reach, TokenRequest::Revoke { credential, client })
         }
         TokenCommand::Delete(TokenOf { name: credential, client }) => {
-            said(global, TokenRequest::Delete { credential, client })
+            said(global, reach, TokenRequest::Delete { credential, client })
         }
         TokenCommand::Export { names, out, passphrase_file, unencrypted } => {
-            export(global, names, out.as_deref(), passphrase_file.as_deref(), unencrypted)
+            export(global, reach, names, out.as_deref(), passphrase_file.as_deref(), unencrypted)
         }
-        TokenCommand::Import { file, passphrase_file } => import(global, file.as_deref(), passphrase_file.as_deref()),
+        TokenCommand::Import { file, passphrase_file } => {
+            import(global, reach, file.as_deref(), passphrase_file.as_deref())
+        }
     }
 }
 
 /// Does it and says what was done.
-fn said(global: &Global, request: TokenRequest) -> Result<u8, Failure> {
-    let answer = Counter::open(global)?.ask(request)?;
+fn said(global: &Global, reach: &Reach, request: TokenRequest) -> Result<u8, Failure> {
+    let answer = Counter::open(global, reach)?.ask(request)?;
     if global.json {
         output::json(&answer)?;
     } else {
@@ -73,28 +79,40 @@ fn said(global: &Global, request: TokenRequest) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn list(global: &Global) -> Result<u8, Failure> {
-    let all = Counter::open(global)?.ask(TokenRequest::List)?;
+fn list(global: &Global, reach: &Reach) -> Result<u8, Failure> {
+    let all = Counter::open(global, reach)?.ask(TokenRequest::List)?;
     if global.json {
         output::json(&all)?;
         return Ok(0);
     }
     let text = |holding: &Value, key: &str| inert(holding[key].as_str().unwrap_or("-")).to_string();
-    let mut rows = vec![["CREDENTIAL", "STATE", "ENDS", "REFRESHED", "FAILURES", "GRANT", "SCOPE"].map(str::to_owned)];
-    for holding in all.as_array().into_iter().flatten() {
-        let failures = holding["failures"].as_u64().filter(|count| *count > 0);
-        let mut row =
-            ["credential", "state", "expires", "last_refresh", "", "grant", "scope"].map(|key| text(holding, key));
-        row[4] = failures.map_or_else(|| "-".to_owned(), |count| count.to_string());
-        rows.push(row);
+    let all: Vec<&Value> = all.as_array().into_iter().flatten().collect();
+    let mut columns = vec!["credential", "state", "expires", "last_refresh", "failures", "grant", "scope"];
+    if all.iter().any(|holding| holding["client"].is_string()) {
+        columns.insert(1, "client");
     }
+    let cell = |holding: &Value, key: &&str| match *key {
+        "failures" => match holding["failures"].as_u64() {
+            Some(count) if count > 0 => count.to_string(),
+            _ => "-".to_owned(),
+        },
+        key => text(holding, key),
+    };
+    let title = |key: &&str| match *key {
+        "expires" => "ENDS".to_owned(),
+        "last_refresh" => "REFRESHED".to_owned(),
+        key => key.to_uppercase(),
+    };
+    let mut rows = vec![columns.iter().map(title).collect::<Vec<_>>()];
+    rows.extend(all.iter().map(|holding| columns.iter().map(|key| cell(holding, key)).collect()));
     output::data(table(&rows))?;
     Ok(0)
 }
 
-fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+/// Rows of the same length, in columns.
+fn table(rows: &[Vec<String>]) -> String {
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     let mut text = String::new();
     for row in rows {
         let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
@@ -104,9 +122,9 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     text
 }
 
-fn show(global: &Global, of: TokenOf) -> Result<u8, Failure> {
+fn show(global: &Global, reach: &Reach, of: TokenOf) -> Result<u8, Failure> {
     let TokenOf { name: credential, client } = of;
-    let holding = Counter::open(global)?.ask(TokenRequest::Show { credential, client })?;
+    let holding = Counter::open(global, reach)?.ask(TokenRequest::Show { credential, client })?;
     if global.json {
         output::json(&holding)?;
         return Ok(0);
@@ -170,13 +188,14 @@ enum Exported {
 
 fn export(
     global: &Global,
+    reach: &Reach,
     names: Vec<String>,
     out: Option<&Path>,
     passphrase_file: Option<&Path>,
     unencrypted: bool,
 ) -> Result<u8, Failure> {
     let passphrase = if unencrypted { None } else { Some(passphrase(passphrase_file, true)?) };
-    let tokens = Counter::open(global)?.ask(TokenRequest::Export { credentials: names })?;
+    let tokens = Counter::open(global, reach)?.ask(TokenRequest::Export { credentials: names })?;
     let Value::Object(tokens) = tokens else { return Err(Failure::failed("there is nothing to export")) };
     if tokens.is_empty() {
         return Err(Failure::failed("there are no tokens to export"));
@@ -199,7 +218,7 @@ fn export(
     Ok(0)
 }
 
-fn import(global: &Global, file: Option<&Path>, passphrase_file: Option<&Path>) -> Result<u8, Failure> {
+fn import(global: &Global, reach: &Reach, file: Option<&Path>, passphrase_file: Option<&Path>) -> Result<u8, Failure> {
     let text = read(file)?;
     let wrong = || Failure::failed("this is not a file that `countersign token export` writes");
     let exported: Exported = serde_json::from_str(&text).map_err(|_| wrong())?;
@@ -219,7 +238,7 @@ fn import(global: &Global, file: Option<&Path>, passphrase_file: Option<&Path>) 
             serde_json::from_slice(plain).map_err(|_| wrong())?
         }
     };
-    said(global, TokenRequest::Import { tokens })
+    said(global, reach, TokenRequest::Import { tokens })
 }
 
 fn seal(tokens: &Map<String, Value>, passphrase: &str) -> Result<Exported, Failure> {

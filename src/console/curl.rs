@@ -24,6 +24,7 @@ pub fn command(detail: &Value) -> Option<String> {
     } else if method != implied {
         words.push(format!("-X {}", quote(method)));
     }
+    words.extend(as_written(&url).map(str::to_owned));
     words.push(with_variables(&url, "QUERY"));
     for field in headers {
         let text = |at: usize| field.get(at).and_then(Value::as_str).unwrap_or_default();
@@ -58,6 +59,14 @@ fn url(detail: &Value, send: Option<&Value>) -> String {
         Some(origin) if target.starts_with('/') => format!("{origin}{target}"),
         _ => whole.to_owned(),
     }
+}
+
+/// What keeps curl from reading patterns in a path or query (`[1-3]`, `{a,b}`), and from removing its dots.
+fn as_written(url: &str) -> impl Iterator<Item = &'static str> {
+    let target = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, target)| target);
+    let globs = target.contains(['[', ']', '{', '}']).then_some("--globoff");
+    let dots = target.split(['/', '?']).any(|segment| matches!(segment, "." | "..")).then_some("--path-as-is");
+    globs.into_iter().chain(dots)
 }
 
 enum Body {
@@ -171,6 +180,18 @@ mod tests {
              -H 'authorization: Bearer '\"$AUTHORIZATION\" \\\n  -H 'x-empty;' \\\n  -H 'x-odd: a'\\''; rm -rf / #' \\\n  \
              --compressed \\\n  --data-raw 'name=it'\\''s&password='\"$PASSWORD\""
         );
+    }
+
+    #[test]
+    fn curl_sends_what_is_written() {
+        for (target, said) in [
+            ("/a?x={1,2}&y=[1-3]", "curl \\\n  --globoff \\\n  'https://api.example/a?x={1,2}&y=[1-3]'"),
+            ("/a/../b", "curl \\\n  --path-as-is \\\n  'https://api.example/a/../b'"),
+            ("/.well-known/x..y", "curl \\\n  'https://api.example/.well-known/x..y'"),
+        ] {
+            let detail = exchange(json!({"method": "GET", "target": target, "headers": []}));
+            assert_eq!(command(&detail).unwrap(), said);
+        }
     }
 
     #[test]

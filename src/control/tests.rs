@@ -29,6 +29,7 @@ pub(crate) fn desk() -> Desk {
     Desk {
         find: Box::new(|_| None),
         names: Box::new(Vec::new),
+        clients: Box::new(Vec::new),
         logins: Logins::default(),
         runner: Arc::new(NoNetwork),
         tokens: Arc::new(MemoryStore::default()),

@@ -133,7 +133,7 @@ impl From<String> for TokenRefusal {
 /// Finds a credential by its name.
 pub type Find = Box<dyn Fn(&str) -> Option<Arc<dyn AuthScheme>> + Send + Sync>;
 
-/// The names of all credentials.
+/// All names of a kind.
 pub type Names = Box<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// What requests are done with.
@@ -142,6 +142,8 @@ pub struct Desk {
     pub find: Find,
     /// The names of all credentials.
     pub names: Names,
+    /// The names of the proxy's clients.
+    pub clients: Names,
     /// Pending logins.
     pub logins: Logins,
     /// Runs what outlives the request.
@@ -226,15 +228,27 @@ impl Desk {
         }
     }
 
+    /// Whose tokens a credential may hold: nobody's in particular, then each client's.
+    fn owners(&self, holder: &SharedHolder) -> Vec<Option<String>> {
+        let clients = if holder.keeps_clients_apart() { (self.clients)() } else { Vec::new() };
+        std::iter::once(None).chain(clients.into_iter().map(Some)).collect()
+    }
+
+    /// All credentials; beside their own tokens those of clients that have some.
     async fn list(&self) -> Result<Value, TokenRefusal> {
         let mut all = Vec::new();
         for name in (self.names)() {
             let Some(holder) = (self.find)(&name).and_then(|scheme| scheme.holder()) else { continue };
-            let shown = match holder.look(None).await {
-                Ok(holding) => serde_json::to_value(holding).unwrap_or_default(),
-                Err(error) => json!({ "credential": name, "state": "unknown", "notes": [error.message] }),
-            };
-            all.push(self.with_vitals(&name, shown));
+            for client in self.owners(&holder) {
+                let shown = match holder.look(client.as_deref()).await {
+                    Ok(holding) if client.is_some() && !holding.holds_something() => continue,
+                    Ok(holding) => serde_json::to_value(holding).unwrap_or_default(),
+                    Err(error) => json!({
+                        "credential": name, "client": client, "state": "unknown", "notes": [error.message]
+                    }),
+                };
+                all.push(self.with_vitals(&name, shown));
+            }
         }
         Ok(Value::Array(all))
     }
@@ -262,9 +276,19 @@ impl Desk {
                 Err(_) if credentials.is_empty() => continue,
                 Err(error) => return Err(error),
             };
-            if let Some(text) = holder.export(None).await? {
-                tokens.insert(name, text.expose().into());
+            let (mut own, mut clients) = (None, Map::new());
+            for client in self.owners(&holder) {
+                let Some(text) = holder.export(client.as_deref()).await? else { continue };
+                match client {
+                    None => own = Some(Value::from(text.expose())),
+                    Some(client) => drop(clients.insert(client, text.expose().into())),
+                }
             }
+            let exported = match (own, clients.is_empty()) {
+                (own, true) => own,
+                (own, false) => Some(json!({ "own": own, "clients": clients })),
+            };
+            tokens.extend(exported.map(|exported| (name, exported)));
         }
         Ok(Value::Object(tokens))
     }
@@ -272,14 +296,23 @@ impl Desk {
     async fn import(&self, tokens: &Map<String, Value>) -> Result<Value, TokenRefusal> {
         // All names first: nothing is taken from a file of which a part does not fit.
         let mut known = Vec::new();
-        for (name, text) in tokens {
-            let text = text.as_str().ok_or_else(|| format!("what is there for `{name}` is not a text"))?;
-            known.push((self.holder(name)?, Secret::new(text)));
+        for (name, exported) in tokens {
+            let holder = self.holder(name)?;
+            for (client, text) in Exported::read(name, exported)?.texts() {
+                if client.as_ref().is_some_and(|client| !self.owners(&holder).contains(&Some(client.clone()))) {
+                    let client = client.unwrap_or_default();
+                    return Err(TokenRefusal::from(format!(
+                        "`{name}` keeps no tokens for a client `{client}`: name it in `proxy.clients`, and leave `share` \
+                         off; nothing was taken"
+                    )));
+                }
+                known.push((holder.clone(), client, text));
+            }
         }
-        let count = known.len();
-        for (holder, text) in known {
-            holder.import(None, text).await?;
+        for (holder, client, text) in known {
+            holder.import(client.as_deref(), text).await?;
         }
+        let count = tokens.len();
         let noun = if count == 1 { "credential" } else { "credentials" };
         Ok(json!({ "message": format!("the tokens of {count} {noun} were taken") }))
     }
@@ -299,6 +332,40 @@ impl Desk {
             let kind = scheme.name();
             TokenRefusal::from(format!("`{credential}` holds no tokens that could be managed: it is of type `{kind}`"))
         })
+    }
+}
+
+/// What is exported of one credential.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Exported {
+    /// Its own tokens.
+    Own(String),
+    /// The same, and those of the proxy's clients.
+    Apart(Apart),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Apart {
+    own: Option<String>,
+    clients: std::collections::BTreeMap<String, String>,
+}
+
+impl Exported {
+    fn read(name: &str, value: &Value) -> Result<Self, TokenRefusal> {
+        Self::deserialize(value)
+            .map_err(|_| TokenRefusal::from(format!("what is there for `{name}` is not what an export holds")))
+    }
+
+    /// Whose, and what.
+    fn texts(self) -> Vec<(Option<String>, Secret)> {
+        let (own, clients) = match self {
+            Self::Own(own) => (Some(own), Default::default()),
+            Self::Apart(Apart { own, clients }) => (own, clients),
+        };
+        let clients = clients.into_iter().map(|(client, text)| (Some(client), Secret::new(text)));
+        own.map(|own| (None, Secret::new(own))).into_iter().chain(clients).collect()
     }
 }
 

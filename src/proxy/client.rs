@@ -30,6 +30,11 @@ impl Clients {
         Self { known }
     }
 
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().map(|(name, _)| &**name)
+    }
+
     /// Reads `Proxy-Authorization: Basic`. Every password is compared, each in constant time.
     pub fn claim(&self, headers: &HeaderMap) -> Claim {
         let mut fields = headers.get_all(header::PROXY_AUTHORIZATION).iter();

@@ -10,6 +10,7 @@ use std::{
 use aws_lc_rs::digest;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio_util::task::TaskTracker;
 
 use super::{
     StoreError, StoreLock, Stored, TokenStore,
@@ -102,6 +103,8 @@ pub struct TokenFile {
     vault: Arc<Vault>,
     locks: PathBuf,
     wait: Duration,
+    /// The locks that are held here.
+    held: TaskTracker,
 }
 
 impl TokenFile {
@@ -114,7 +117,7 @@ impl TokenFile {
 
     fn with_key(folder: &Path, locks: PathBuf, key: MasterKey) -> Self {
         let vault = Arc::new(Vault::new(folder.join("tokens.enc"), Purpose::Tokens, key));
-        Self { vault, locks, wait: REFRESH_WAIT }
+        Self { vault, locks, wait: REFRESH_WAIT, held: TaskTracker::new() }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -164,7 +167,7 @@ impl TokenStore for TokenFile {
             let mut pause = Duration::from_millis(2);
             loop {
                 match durable::lock(&path, Duration::ZERO) {
-                    Ok(held) => return Ok(StoreLock::new(0, held)),
+                    Ok(held) => return Ok(StoreLock::new(0, (held, self.held.token()))),
                     Err(LockError::Busy(_)) if started.elapsed() < self.wait => tokio::time::sleep(pause).await,
                     Err(LockError::Busy(_)) => return Err(StoreError::Locked(key.to_owned())),
                     Err(LockError::Io(error)) => {
@@ -173,6 +176,15 @@ impl TokenStore for TokenFile {
                 }
                 pause = (pause * 2).min(Duration::from_millis(100));
             }
+        })
+    }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            // What could not be stored keeps its lock until it is.
+            self.held.close();
+            let _ = tokio::time::timeout(SETTLE, self.held.wait()).await;
+            self.held.reopen();
         })
     }
 }
@@ -218,6 +230,8 @@ impl<'de> Deserialize<'de> for Held {
     }
 }
 
+/// Time for a store to come back before the process ends.
+const SETTLE: Duration = Duration::from_secs(3);
 /// A refresh in another process may take as long as a slow token endpoint.
 const REFRESH_WAIT: Duration = Duration::from_secs(30);
 

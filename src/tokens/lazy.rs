@@ -71,4 +71,11 @@ impl TokenStore for LazyStores {
     fn lock<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<StoreLock, StoreError>> {
         Box::pin(async move { self.tokens().await?.lock(key).await })
     }
+
+    fn settle(&self) -> BoxFuture<'_, ()> {
+        match self.tokens.get() {
+            Some(open) => open.settle(),
+            None => Box::pin(async {}),
+        }
+    }
 }

@@ -122,6 +122,7 @@ impl Vault {
         let mut content: T = self.read()?;
         let result = change(&mut content)?;
         let sealed = self.seal(&content)?;
+        durable::clear_leftovers(&self.path);
         durable::write(&self.path, &sealed, 0o600, IfThere::Replace).map_err(|error| VaultError::Io {
             act: "write",
             path: self.name(),

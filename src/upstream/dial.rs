@@ -286,7 +286,9 @@ fn explain(error: &io::Error) -> String {
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match cause {
         Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            format!("{error}; if its authority is to be trusted, name it in `tls.extra_ca` of the rule")
+            format!(
+                "{error}; if its authority is to be trusted, name it in `tls.extra_ca` of the rule, or with `--upstream-ca`"
+            )
         }
         Some(Error::AlertReceived(_)) => refusal(&error.to_string()),
         _ => error.to_string(),

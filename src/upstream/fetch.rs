@@ -40,6 +40,18 @@ impl Fetch for Upstream {
             Err(_) => drop(tokio::spawn(work)),
         }
     }
+
+    fn carry_out(&self, work: BoxFuture<'static, ()>) {
+        self.detach(Box::pin(self.0.work.track_future(work)));
+    }
+}
+
+impl Upstream {
+    /// Waits until nothing is being carried out.
+    pub async fn finish_work(&self) {
+        self.0.work.close();
+        self.0.work.wait().await;
+    }
 }
 
 /// Which connections may be used.

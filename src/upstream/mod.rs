@@ -34,6 +34,7 @@ pub use parent::{came_from_us, pseudonym};
 pub use pins::Pins;
 pub use settings::{ParentProxy, UpstreamSettings};
 use tap::Stream;
+use tokio_util::task::TaskTracker;
 
 use self::{pool::Pool, settings::Settings};
 use crate::{auth::scheme::Binding, clock::Clock, target::Target, tls::client::TlsPolicy};
@@ -47,13 +48,15 @@ struct Shared {
     settings: ArcSwap<Settings>,
     pool: Pool,
     clock: Clock,
+    /// What a stop waits for.
+    work: TaskTracker,
 }
 
 impl Upstream {
     /// With settings that can be replaced later; connects to nobody and reads no file yet.
     pub fn new(settings: UpstreamSettings, clock: Clock) -> Self {
         let settings = ArcSwap::from_pointee(Settings::first(settings));
-        Self(Arc::new(Shared { settings, pool: Pool::default(), clock }))
+        Self(Arc::new(Shared { settings, pool: Pool::default(), clock, work: TaskTracker::new() }))
     }
 
     /// Puts other settings in force. Idle connections that the new ones might not allow are closed; running exchanges

@@ -182,3 +182,31 @@ async fn a_crash_in_the_middle_of_a_refresh_is_mended_or_told_honestly() {
         tokens.issued().iter().for_each(|token| again.register_canary(token));
     }
 }
+
+#[tokio::test]
+async fn a_stop_waits_for_a_refresh_that_nobody_waits_for_any_more() {
+    let (tokens, seed, folder) = (TokenServer::start().await, canary("seed"), tempfile::tempdir().unwrap());
+    let data = folder.path().join("data");
+    tokens.seed_refresh(&seed);
+    let origin = guarded(&tokens, || {}).await;
+    let config = config(&origin, &tokens, &seed, "m");
+    let first = start(&config, &data, &tokens).await;
+    assert_eq!(Client::new(&first).get(&origin.url("/")).await.status, 200);
+    tokens.revoke_all();
+    tokens.hold();
+    let (client, url) = (Client::new(&first), origin.url("/"));
+    let asking = tokio::spawn(async move { client.open(crate::harness::client::get(&url)).await });
+    until("the refresh", || tokens.waiting() > 0).await;
+    asking.abort();
+    let _ = asking.await;
+    first.terminate();
+    // Time in which it would be gone if it did not wait.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokens.release();
+    assert_eq!(tokio::task::spawn_blocking(move || first.wait()).await.unwrap(), Some(0));
+    assert_eq!(tokens.calls(), 2);
+    let again = start(&config, &data, &tokens).await;
+    assert_eq!(Client::new(&again).get(&origin.url("/")).await.status, 200);
+    assert_eq!(tokens.calls(), 2, "what came was stored");
+    assert!(!tokens.family_revoked());
+}

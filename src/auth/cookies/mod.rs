@@ -8,6 +8,24 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
+/// What the fuzzer calls.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    use std::time::SystemTime;
+
+    use super::{jar::Jar, parse::netscape};
+    use crate::target::Target;
+
+    /// The cookies of an imported file that go to a request: names and values.
+    pub fn imported(text: &str, uri: &http::Uri) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+        let target = Target::from_uri(uri).map_err(|error| error.to_string())?;
+        let (mut jar, now) = (Jar::default(), SystemTime::UNIX_EPOCH);
+        jar.import(&netscape(text)?, 1, now);
+        let found = jar.cookies(&target, uri, now).into_iter();
+        Ok(found.map(|(name, value)| (name.to_vec(), value.to_vec())).collect())
+    }
+}
+
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,

@@ -2,6 +2,15 @@
 //! only under the same [`Binding`], and a renewed file gives a new one.
 
 mod keys;
+/// What the fuzzer calls.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    /// Reads certificates and a private key out of one text.
+    pub fn pem(text: &str, passphrase: &str) -> Result<(), String> {
+        super::keys::chain(text)?;
+        super::keys::private_key(text, passphrase).map(drop)
+    }
+}
 
 use std::{
     path::{Path, PathBuf},

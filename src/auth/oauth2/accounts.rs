@@ -161,11 +161,15 @@ impl Accounts {
         self.find(client.map(Arc::from).as_ref(), None)
     }
 
-    fn find(&self, client: Option<&Arc<str>>, subject: Option<&Subject>) -> Arc<Account> {
+    /// True if each named client has tokens of its own.
+    pub(super) fn keeps_clients_apart(&self) -> bool {
         let config = &self.client.config;
         // One refresh token in the file is one token, whoever uses it.
-        let apart = !config.share && config.grant != Some(Grant::RefreshToken);
-        let client = client.filter(|_| apart);
+        !config.share && config.grant != Some(Grant::RefreshToken)
+    }
+
+    fn find(&self, client: Option<&Arc<str>>, subject: Option<&Subject>) -> Arc<Account> {
+        let client = client.filter(|_| self.keeps_clients_apart());
         if client.is_none() && subject.is_none() {
             return self.own.clone();
         }

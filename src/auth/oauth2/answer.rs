@@ -181,3 +181,59 @@ const MAX_SECONDS: f64 = 1e12;
 const PASSING: [&str; 2] = ["temporarily_unavailable", "server_error"];
 /// A member that no server sends: the login asked for an ID token and nothing else.
 pub(super) const ID_TOKEN_ALONE: &str = "\0id_token";
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::exec::end_after;
+
+    const YEAR: f64 = 365.0 * 86_400.0;
+
+    fn end(value: &Value) -> Option<SystemTime> {
+        let body = json!({"access_token": "A", "expires_in": value}).to_string();
+        let answer = read(&Response::new(body.into()), UNIX_EPOCH).unwrap();
+        answer.expires_in.and_then(|life| end_after(UNIX_EPOCH, life.as_secs_f64()))
+    }
+
+    /// Between what was said and a second more, at most a year; nothing where nothing or less than nothing was said.
+    fn is_right(said: f64, end: Option<SystemTime>) -> bool {
+        let life = end.map(|end| end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        match life {
+            None => said.is_nan() || said <= 0.0,
+            Some(life) => said > 0.0 && life >= said.min(YEAR) && life <= said.min(YEAR) + 1.0,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lifetimes_of_any_number_are_taken_or_left(whole in any::<i64>(), wide in any::<u64>(), fraction in any::<f64>()) {
+            prop_assert!(is_right(whole as f64, end(&whole.into())), "{whole}");
+            prop_assert!(is_right(wide as f64, end(&wide.into())), "{wide}");
+            prop_assert!(is_right(whole as f64, end(&whole.to_string().into())), "{whole} as text");
+            // JSON has neither infinity nor NaN.
+            if let Some(number) = serde_json::Number::from_f64(fraction) {
+                prop_assert!(is_right(fraction, end(&number.into())), "{fraction}");
+            }
+            prop_assert!(is_right(fraction, end(&fraction.to_string().into())), "{fraction} as text");
+        }
+
+        #[test]
+        fn small_lifetimes_too(whole in 0_i64..200_000, fraction in 0.0_f64..100_000.0) {
+            prop_assert!(is_right(whole as f64, end(&whole.into())), "{whole}");
+            prop_assert!(is_right(fraction, end(&fraction.into())), "{fraction}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_no_lifetime() {
+        for value in [json!(null), json!(true), json!("soon"), json!(""), json!([60]), json!({"seconds": 60})] {
+            assert_eq!(end(&value), None, "{value}");
+        }
+        assert!(end(&json!(" 60 ")).is_some());
+    }
+}

@@ -57,6 +57,10 @@ impl Tokens {
 }
 
 impl Holder for Tokens {
+    fn keeps_clients_apart(&self) -> bool {
+        self.0.keeps_clients_apart() && !self.0.client.config.exchanges_incoming()
+    }
+
     fn look<'a>(&'a self, client: Option<&'a str>) -> BoxFuture<'a, Result<Holding, AuthError>> {
         Box::pin(async move {
             let account = self.account(client);
@@ -64,7 +68,8 @@ impl Holder for Tokens {
                 true => (account.client.facts().await?, None),
                 false => self.record(&account).await?,
             };
-            Ok(account.client.holding(&facts, record.as_ref()))
+            let whose = account.owner.client.as_deref().map(str::to_owned);
+            Ok(Holding { client: whose, ..account.client.holding(&facts, record.as_ref()) })
         })
     }
 

@@ -181,7 +181,16 @@ impl Client {
         let sent = self.context.clock.now();
         match self.ask(facts, &Ask::Refresh(&refresh), key.as_ref()).await {
             Ok(answer) => {
-                let next = self.record(answer, Some(&record), sent, key.as_ref())?;
+                let successor = answer.refresh_token.clone();
+                let next = match self.record(answer, Some(&record), sent, key.as_ref()) {
+                    Ok(next) => next,
+                    // The old refresh token is spent, whatever came with the new one.
+                    Err(error) => {
+                        let refresh = successor.or_else(|| record.refresh.clone());
+                        let _ = held.keep(Record { access: None, refresh, spending: None, ..record }).await;
+                        return Err(error);
+                    }
+                };
                 let _ = held.keep(next.clone()).await;
                 self.token(Arc::new(next), key).map(Some)
             }

@@ -29,11 +29,11 @@ mod request;
 /// What the fuzzer calls.
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
-    use std::time::SystemTime;
+    use super::{Secret, record::Record};
 
-    /// The access token in an answer of a token endpoint.
-    pub fn access_token(response: &http::Response<bytes::Bytes>) -> Option<String> {
-        super::answer::read(response, SystemTime::UNIX_EPOCH).ok().map(|answer| answer.access_token.expose().to_owned())
+    /// A stored record, read and written again.
+    pub fn rewritten(text: &str) -> Option<String> {
+        Record::from_text(&Secret::new(text)).ok().map(|record| record.to_text().expose().to_owned())
     }
 }
 

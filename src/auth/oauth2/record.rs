@@ -83,8 +83,11 @@ impl Record {
         Secret::new(json.as_str())
     }
 
-    /// Reads it back. A text that is no record is a bare refresh token.
+    /// Reads it back. A text that is no record is a bare refresh token; an empty one is nothing.
     pub(super) fn from_text(text: &Secret) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
         if !text.expose().starts_with('{') {
             return Ok(Self { refresh: Some(text.clone()), rotates: true, ..Self::default() });
         }
@@ -151,6 +154,7 @@ mod tests {
         assert_eq!(Record::from_text(&record.to_text()).unwrap(), record);
         assert_eq!(Record::from_text(&Secret::new("R1")).unwrap().refresh, Some(Secret::new("R1")));
         assert!(Record::from_text(&Secret::new("{")).is_err());
+        assert!(Record::from_text(&Secret::new("")).unwrap().is_empty());
         assert!(Record::from_text(&Record::default().to_text()).unwrap().is_empty());
         assert!(!format!("{record:?}").contains("\"a\""));
     }

@@ -21,6 +21,7 @@ use crate::{
 
 mod grants;
 mod logins;
+mod stores;
 
 const ROUND: Round = Round::new();
 

@@ -35,7 +35,8 @@ function due(token) {
 }
 
 export function tokens() {
-  const all = state.tokens;
+  // Tokens of the proxy's named clients are for the command line.
+  const all = state.tokens?.filter((one) => !one.client);
   if (!all) return html`<div class="pane"><p class="lead dim">Reading.</p></div>`;
   const plain = fixed(all.map((one) => one.credential));
   const groups = /** @type {[string, Holding[]][]} */ ([

@@ -64,7 +64,7 @@ export interface Rule {
 export interface Rules { rules: Rule[]; files: string[]; generation: number; reload_error: string | null }
 
 export interface Holding {
-  credential: string; state: string; grant?: string; endpoint?: string; access_token?: string; token_type?: string; scope?: string;
+  credential: string; client?: string; state: string; grant?: string; endpoint?: string; access_token?: string; token_type?: string; scope?: string;
   audience?: string[]; issued?: string; expires?: string; expires_in?: number; refresh_token?: string; id_token?: string;
   bound_to?: string; header?: Record<string, unknown>; claims?: Record<string, unknown>; notes?: string[];
 }

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use http::Response;
@@ -43,6 +44,10 @@ struct State {
     /// A spent one came again: the whole family is dead.
     family_revoked: bool,
     expires_in: Option<u64>,
+    /// After so many answers tokens live long.
+    restless: usize,
+    /// Answers with tokens, and when the last one was given.
+    answers: (usize, Instant),
     /// Answers to `client_credentials` carry a refresh token too.
     give_refresh: bool,
     client: Option<(String, String)>,
@@ -66,6 +71,8 @@ impl TokenServer {
             refresh: None,
             family_revoked: false,
             expires_in: Some(3600),
+            restless: usize::MAX,
+            answers: (0, Instant::now()),
             give_refresh: false,
             client: None,
         }));
@@ -118,6 +125,17 @@ impl TokenServer {
         self.state.lock().unwrap().expires_in = seconds;
     }
 
+    /// The first `answers` tokens live for a second, and the last one of them for long.
+    pub fn restless_until(&self, answers: usize) {
+        let mut state = self.state.lock().unwrap();
+        (state.expires_in, state.restless) = (Some(1), answers);
+    }
+
+    /// How many answers brought tokens, and when the last one did.
+    pub fn answers(&self) -> (usize, Instant) {
+        self.state.lock().unwrap().answers
+    }
+
     /// Only this client is served, by Basic or in the body.
     pub fn require_client(&self, id: &str, secret: &str) {
         self.state.lock().unwrap().client = Some((id.into(), secret.into()));
@@ -128,6 +146,12 @@ impl TokenServer {
         let mut state = self.state.lock().unwrap();
         state.refresh = Some(token.into());
         state.issued.push(token.into());
+    }
+
+    /// The same after a family of tokens has died.
+    pub fn begin_family(&self, token: &str) {
+        self.state.lock().unwrap().family_revoked = false;
+        self.seed_refresh(token);
     }
 
     /// True if this `Authorization` value holds a token that is good now.
@@ -220,6 +244,10 @@ impl State {
         self.good.insert(access.clone());
         self.issued.push(access.clone());
         let mut answer = serde_json::json!({"access_token": access, "token_type": "Bearer"});
+        self.answers = (self.answers.0 + 1, Instant::now());
+        if self.answers.0 >= self.restless {
+            self.expires_in = Some(3600);
+        }
         if let Some(seconds) = self.expires_in {
             answer["expires_in"] = seconds.into();
         }
