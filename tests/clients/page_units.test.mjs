@@ -78,6 +78,16 @@ test('sends have names', () => {
   assert.equal(format.sendName([], 0), '');
 });
 
+test('a token tells how fetching it goes', () => {
+  const good = { credential: 'a', state: 'good', last_refresh: '2026-01-02T03:04:05Z', refreshed: 2, failed: 1, failures: 0, waiters: 0 };
+  assert.equal(format.trouble(good), '');
+  assert.deepEqual(format.doings(good).filter(([, what]) => what).map(([name]) => name), ['last fetch', 'fetched', 'failed']);
+  const bad = { ...good, failures: 3, failed: 4, waiters: 1 };
+  assert.equal(format.trouble(bad), 'The last 3 fetches failed');
+  assert.deepEqual(format.doings(bad).slice(2), [['failed', '4 times, 3 in a row now'], ['waiting', '1 request']]);
+  assert.equal(format.trouble({ credential: 'a', state: 'empty' }), '');
+});
+
 test('rows are kept by number, once, and not more than fit', () => {
   const kept = [];
   for (const id of [2, 1, 3, 2]) rows.insert(kept, row(id));

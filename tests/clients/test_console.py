@@ -86,6 +86,7 @@ def test_everything_that_it_can_do(origins, proxy, tmp_path):
     assert seen["filtered"] and all("api.hub.example" in text and "/edited" not in text for text in seen["filtered"])
     assert seen["chips"] == 2 and "filter=cred" in seen["place"] and "did you mean `host:`" in seen["wrong"]
     assert seen["whilePaused"] == 0 and "copy as curl" in seen["help"]
+    assert "fetched" in seen["fetched"] and "time" in seen["fetched"]
     assert "left" in seen["countdown"] and "Revoke?" in seen["asked"] and seen["loginLink"] == "https://idp.dev.acme.example/activate"
     assert "tokken" in seen["alarm"] and "did you mean" in seen["alarm"] and "refused" in seen["banner"]
     assert "No traffic yet" in seen["cleared"]

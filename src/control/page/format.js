@@ -166,3 +166,17 @@ export function ago(seconds) {
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
   return seconds < 172_800 ? `${Math.floor(seconds / 3600)} h ago` : `${Math.floor(seconds / 86_400)} days ago`;
 }
+
+/** How fetching it goes, in the words of a list; empty if it goes well. @param {import('./types').Holding} token */
+export function trouble(token) {
+  const failures = token.failures ?? 0;
+  return failures ? `${failures === 1 ? 'The last fetch' : `The last ${failures} fetches`} failed` : '';
+}
+
+/** What this proxy did for it since it started. @param {import('./types').Holding} token @returns {[string, string | null][]} */
+export const doings = (token) => [
+  ['last fetch', token.last_refresh ? clock(Date.parse(token.last_refresh)) : null],
+  ['fetched', token.refreshed ? `${token.refreshed} ${token.refreshed === 1 ? 'time' : 'times'}` : null],
+  ['failed', token.failed ? `${token.failed} ${token.failed === 1 ? 'time' : 'times'}${token.failures ? `, ${token.failures} in a row now` : ''}` : null],
+  ['waiting', token.waiters ? `${token.waiters} ${token.waiters === 1 ? 'request' : 'requests'}` : null],
+];

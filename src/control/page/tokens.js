@@ -2,7 +2,7 @@
 
 import { html, nothing, svg } from './lit-html.js';
 import { login, setFilter, token as ask } from './act.js';
-import { ago, clock, left } from './format.js';
+import { ago, clock, doings, left, trouble } from './format.js';
 import { button, facts, icon, life, place, section, wire } from './parts.js';
 import { term } from './rows.js';
 import { set, state } from './state.js';
@@ -98,7 +98,7 @@ function line(token) {
   const isChosen = state.token === token.credential;
   return html`<li class="tok ${isChosen ? 'chosen' : ''}">${ring(token)}
     <div class="cut"><button type="button" class="nm" aria-expanded=${isChosen} @click=${() => set({ token: isChosen ? null : token.credential })}>${token.credential}</button><small class="cut">${(token.grant ?? '').replaceAll('_', ' ')}</small></div>
-    <div class="st"><b class=${tone}>${what}</b><small>${wire(then)}</small></div>
+    <div class="st"><b class=${trouble(token) ? 'bad' : tone}>${what}</b><small>${trouble(token) || wire(then)}</small></div>
     <div class="lf">${of === null ? html`<svg class="life" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true"><rect class="none" x=".5" y="3.5" width="99" height="3" vector-effect="non-scaling-stroke"></rect></svg>` : life(of, due(token), what)}
       ${token.issued ? `last ${clock(Date.parse(token.issued))}` : needs(token) ? 'never logged in' : 'never'}</div>
     <div class="do-s">${acts(token)}</div></li>`;
@@ -136,6 +136,7 @@ function inspect(token) {
     ]))}
     ${token.claims && Object.keys(token.claims).length ? section('Claims', facts(Object.entries(token.claims).map(([name, value]) => [name, html`<code>${wire(typeof value === 'string' ? value : JSON.stringify(value))}</code>`]))) : nothing}
     ${used.length ? section('Used by', facts(used.map(({ path, rule }) => [path, html`${rule.decided} ${rule.decided === 1 ? 'request' : 'requests'} <span class="at mono">${place(rule)}</span>`]))) : nothing}
+    ${doings(token).some(([, what]) => what) ? section('Since the start', facts(doings(token))) : nothing}
     ${fetches.length ? section('Fetches', html`<ul class="hist">${fetches.map((row) => html`<li><span class="at">${clock(row.started_ms)}</span>${icon(row.outcome === 'answered' ? 'tick' : 'cross', row.outcome === 'answered' ? 'ok' : 'bad')}<button type="button" class="link" @click=${() => setFilter(`id:${row.id}`)}>${row.sends > 1 ? 'after a refusal' : 'before a request'}</button><span class="num dim">${row.id}</span></li>`)}</ul>`) : nothing}
     ${token.notes?.length ? section('Notes', html`<ul class="notes">${token.notes.map((note) => html`<li>${wire(note)}</li>`)}</ul>`) : nothing}
     <p class="pair gap">${button('', 'Its traffic', () => setFilter(term('cred', token.credential)), 'edge')}${button('', 'Forget', () => ask('delete', token.credential))}</p></div>`;

@@ -67,6 +67,7 @@ export interface Holding {
   credential: string; client?: string; state: string; grant?: string; endpoint?: string; access_token?: string; token_type?: string; scope?: string;
   audience?: string[]; issued?: string; expires?: string; expires_in?: number; refresh_token?: string; id_token?: string;
   bound_to?: string; header?: Record<string, unknown>; claims?: Record<string, unknown>; notes?: string[];
+  last_refresh?: string; refreshed?: number; failed?: number; failures?: number; waiters?: number;
 }
 
 export interface Login { id: string; credential: string; url: string; code?: string; began: string }
