@@ -18,6 +18,11 @@ pub trait Holder: Send + Sync + 'static {
         false
     }
 
+    /// Why the newest tokens are held in memory alone; `None` if they are stored, or need not be.
+    fn unstored(&self, _client: Option<&str>) -> Option<String> {
+        None
+    }
+
     /// What is held; asks nobody.
     fn look<'a>(&'a self, client: Option<&'a str>) -> BoxFuture<'a, Result<Holding, AuthError>>;
 

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use super::{Failure, args::Global, look, small_runtime, token::args::Reach};
+use super::{Failure, args::Global, look, output, small_runtime, token::args::Reach};
 use crate::control::{
     client::{self, ClientError},
     run_file::{self, RunFileError, RunInfo},
@@ -53,13 +53,26 @@ impl Counter {
             false => Failure::failed(refusal.message),
         };
         match self {
-            Self::Here(runtime, desk) => runtime
-                .block_on(async {
+            Self::Here(runtime, desk) => {
+                let whose = request.fetches();
+                let done = runtime.block_on(async {
                     let done = desk.handle(request).await;
                     desk.tokens.settle().await;
                     done
-                })
-                .map_err(refused),
+                });
+                // What only this process knows is gone when it ends.
+                match whose.and_then(|(credential, client)| desk.lost(&credential, client.as_deref())) {
+                    Some(lost) if done.as_ref().is_ok_and(|done| done.get("token").is_none()) => {
+                        Err(Failure::failed(lost))
+                    }
+                    Some(lost) => {
+                        // The token itself is as good as any.
+                        output::say(format!("warning: {lost}"));
+                        done.map_err(refused)
+                    }
+                    None => done.map_err(refused),
+                }
+            }
             Self::Proxy(runtime, info) => {
                 let answer = runtime
                     .block_on(client::ask_tokens(info, &request))

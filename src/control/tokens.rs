@@ -95,6 +95,18 @@ pub enum TokenRequest {
 }
 
 impl TokenRequest {
+    /// Whose tokens may be fetched for this, and for which client.
+    pub fn fetches(&self) -> Option<(String, Option<String>)> {
+        match self {
+            Self::Get { credential, client, .. } | Self::Refresh { credential, client } => {
+                Some((credential.clone(), client.clone()))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl TokenRequest {
     /// True if the answer holds tokens, or the request brings some.
     pub fn hands_out_secrets(&self) -> bool {
         matches!(self, Self::Get { .. } | Self::Export { .. } | Self::Import { .. })
@@ -183,7 +195,11 @@ impl Desk {
                 holder.renew(client.as_deref()).await?;
                 let holding = holder.look(client.as_deref()).await?;
                 let until = holding.expires.map_or_else(String::new, |end| format!("; it ends at {end}"));
-                Ok(json!({ "credential": credential, "message": format!("`{credential}` has a new token{until}") }))
+                let unstored = holder.unstored(client.as_deref());
+                let only = unstored.map_or_else(String::new, |why| format!("; it is not stored yet: {why}"));
+                Ok(
+                    json!({ "credential": credential, "message": format!("`{credential}` has a new token{until}{only}") }),
+                )
             }
             TokenRequest::Revoke { credential, client } => {
                 let done = self.holder(&credential)?.revoke(client.as_deref()).await?;
@@ -324,6 +340,15 @@ impl Desk {
             let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
             TokenRefusal::from(format!("there is no credential `{credential}`{hint}"))
         })
+    }
+
+    /// What is said when a process ends that has fetched tokens which the store would not take.
+    pub fn lost(&self, credential: &str, client: Option<&str>) -> Option<String> {
+        let why = self.holder(credential).ok()?.unstored(client)?;
+        Some(format!(
+            "`{credential}` got new tokens that could not be stored, so they are lost: {why}. See to the store; then log \
+             in again, or put a new refresh token into the file"
+        ))
     }
 
     fn holder(&self, credential: &str) -> Result<SharedHolder, TokenRefusal> {

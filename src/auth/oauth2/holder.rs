@@ -61,6 +61,10 @@ impl Holder for Tokens {
         self.0.keeps_clients_apart() && !self.0.client.config.exchanges_incoming()
     }
 
+    fn unstored(&self, client: Option<&str>) -> Option<String> {
+        self.account(client).owner.unstored()
+    }
+
     fn look<'a>(&'a self, client: Option<&'a str>) -> BoxFuture<'a, Result<Holding, AuthError>> {
         Box::pin(async move {
             let account = self.account(client);

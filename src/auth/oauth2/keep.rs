@@ -65,15 +65,22 @@ pub(super) struct Owner {
     pub(super) subject: Option<Secret>,
     /// The newest generation, also if the store could not take it.
     newest: Mutex<Option<Stored>>,
+    /// Why the store has not taken the newest generation.
+    unstored: Arc<Mutex<Option<String>>>,
 }
 
 impl Owner {
     pub(super) fn new(client: Option<Arc<str>>, subject: Option<Secret>) -> Self {
-        Self { client, subject, newest: Mutex::default() }
+        Self { client, subject, ..Self::default() }
     }
 
     fn newest(&self) -> Option<Stored> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the newest generation is in memory alone, if it is.
+    pub(super) fn unstored(&self) -> Option<String> {
+        self.unstored.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn keep(&self, stored: Stored) {
@@ -508,6 +515,7 @@ impl Held<'_> {
             saved?;
         }
         self.take(stored, record);
+        set(&self.owner.unstored, None);
         Ok(())
     }
 
@@ -524,6 +532,7 @@ impl Held<'_> {
                 tracing::error!(%credential, %error, "the new tokens are not stored: another process has stored others");
             } else {
                 tracing::error!(%credential, %error, "the new tokens are not stored yet, and lost if the process ends now");
+                set(&self.owner.unstored, self.client.must_store().then(|| error.to_string()));
                 self.store_later(stored, replaces);
             }
         }
@@ -546,14 +555,18 @@ impl Held<'_> {
     fn store_later(&mut self, stored: Stored, replaces: u64) {
         let Some(lock) = self.lock.take() else { return };
         let (tokens, key) = (self.client.context.tokens.clone(), self.key.clone());
-        let credential = self.client.credential.clone();
+        let (credential, unstored) = (self.client.credential.clone(), Arc::clone(&self.owner.unstored));
         let work = async move {
             let mut pause = FIRST_PAUSE;
             loop {
                 tokio::time::sleep(pause).await;
                 match tokens.save(&key, &stored, replaces, lock.fence).await {
-                    Ok(()) => return tracing::info!(%credential, "the new tokens are stored now"),
+                    Ok(()) => {
+                        set(&unstored, None);
+                        return tracing::info!(%credential, "the new tokens are stored now");
+                    }
                     Err(error) if error.is_overtaken() => {
+                        set(&unstored, None);
                         return tracing::warn!(%credential, %error, "newer tokens are stored than those kept in memory");
                     }
                     Err(_) => pause = (pause * 2).min(LAST_PAUSE),
@@ -562,6 +575,10 @@ impl Held<'_> {
         };
         self.client.context.fetch.detach(Box::pin(work));
     }
+}
+
+fn set(unstored: &Mutex<Option<String>>, why: Option<String>) {
+    *unstored.lock().unwrap_or_else(PoisonError::into_inner) = why;
 }
 
 /// Pauses between attempts to store what could not be stored.

@@ -69,6 +69,11 @@ fn setup(store: &Arc<Faulty>, endpoint: Arc<Endpoint>) -> Setup {
     setup
 }
 
+/// What is told of tokens that only this process has.
+fn unstored(scheme: &Arc<dyn AuthScheme>) -> Option<String> {
+    scheme.holder().unwrap().unstored(None)
+}
+
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     for _ in 0..1000 {
         if is_so() {
@@ -132,10 +137,12 @@ async fn what_could_not_be_stored_is_used_and_stored_later() {
     let scheme = setup.build(seeded());
     ready(&*scheme, &setup.context).await.unwrap();
     assert_eq!(authorization(&*scheme, &setup.context), "Bearer AT0");
+    assert!(unstored(&scheme).is_some_and(|why| why.contains("no space")));
     until("a second try", || store.tries() >= 3).await;
     store.mend();
     let tries = store.tries();
     until("the try that succeeds", || store.tries() > tries).await;
+    until("the news of it", || unstored(&scheme).is_none()).await;
     // A process that comes now finds all of it, and goes on from there.
     let again = setup.build(seeded());
     ready(&*again, &setup.context).await.unwrap();
@@ -158,6 +165,7 @@ async fn grants_that_can_begin_anew_need_no_store() {
     for n in 0..2 {
         ready(&*scheme, &setup.context).await.unwrap();
         assert_eq!(authorization(&*scheme, &setup.context), format!("Bearer AT{n}"));
+        assert_eq!(unstored(&scheme), None, "nothing is lost");
         setup.clock.advance(101);
     }
 }
