@@ -257,7 +257,13 @@ pub fn is_secret_key(name: &str) -> bool {
     if PLAIN_ENDS.iter().any(|end| name.ends_with(end)) {
         return false;
     }
-    WHOLE.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part))
+    // A name that is mistyped is what a line is shown for.
+    let last = name.rsplit('_').next().unwrap_or_default();
+    let is_near = |part: &&str| {
+        let most = if part.len() > 5 { 2 } else { 1 };
+        [name.as_str(), last].iter().any(|word| strsim::damerau_levenshtein(word, part) <= most)
+    };
+    WHOLE.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part) || is_near(part))
 }
 
 /// Keys below which every scalar may be a secret, whatever its own key.
@@ -437,3 +443,54 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
+
+#[cfg(test)]
+mod tests {
+    use super::is_secret_key;
+
+    #[test]
+    fn names_of_secrets_are_known_mistyped_too() {
+        for name in [
+            "token",
+            "tokken",
+            "tokn",
+            "refresh_tokken",
+            "passwrod",
+            "pasword",
+            "client_sercet",
+            "api-key",
+            "apikye",
+            "cookeis",
+            "value",
+            "Private_Key",
+            "assertoin",
+        ] {
+            assert!(is_secret_key(name), "{name}");
+        }
+        for name in [
+            "token_url",
+            "type",
+            "host",
+            "name",
+            "scope",
+            "username",
+            "client_id",
+            "realm",
+            "state",
+            "audience",
+            "grant",
+            "header",
+            "origins",
+            "paths",
+            "method",
+            "service",
+            "region",
+            "algorithm",
+            "prefix",
+            "nonce",
+            "opaque",
+        ] {
+            assert!(!is_secret_key(name), "{name}");
+        }
+    }
+}
