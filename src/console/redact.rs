@@ -21,7 +21,10 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use arc_swap::{ArcSwap, Guard};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 
-use super::{names::Names, views::views};
+use super::{
+    names::Names,
+    views::{chunked_head, each_view},
+};
 use crate::{auth::sources::Lifetime, config::RedactConfig, secret::Secret};
 
 /// Shorter secrets are not looked for by value.
@@ -30,6 +33,8 @@ pub const MIN_LENGTH: usize = 4;
 pub const MAX_SECRETS: usize = 4096;
 /// Bytes of a form that go into the automaton; the rest is compared.
 const PREFIX: usize = 24;
+/// Bytes whose other readings are made at once.
+pub(super) const PART: usize = 128 << 10;
 /// Bytes of the longest escape of one character: two `\uXXXX`.
 const LONGEST_ESCAPE: usize = 12;
 
@@ -270,18 +275,35 @@ impl Search {
         }
     }
 
-    /// Looks into every other reading of the bytes.
+    /// Looks into every other reading of the bytes, of long ones a part at a time.
     fn find_in_views(&self, bytes: &[u8], cut: bool, found: &mut dyn FnMut(Span)) {
-        for view in views(bytes) {
+        // Parts overlap so far that whatever begins within an escape at the edge of one lies whole in the one before.
+        let margin = self.longest.saturating_mul(2 * LONGEST_ESCAPE);
+        let size = PART.max(margin.saturating_mul(4));
+        if bytes.len() <= size || chunked_head(bytes).is_some() {
+            return self.find_in_views_of(bytes, 0..bytes.len(), cut, found);
+        }
+        let mut start = 0;
+        loop {
+            let end = (start + size).min(bytes.len());
+            let is_last = end == bytes.len();
+            self.find_in_views_of(bytes, start..end, cut && is_last, found);
+            if is_last {
+                return;
+            }
+            start = end - margin;
+        }
+    }
+
+    fn find_in_views_of(&self, bytes: &[u8], part: Range<usize>, cut: bool, found: &mut dyn FnMut(Span)) {
+        each_view(&bytes[part.clone()], &mut |view| {
             self.find(&view.bytes, cut, &mut |(range, mask)| {
                 let to_end = cut && range.end == view.bytes.len();
-                let mut original = view.original(range);
-                if to_end {
-                    original.end = bytes.len();
-                }
-                found((original, mask));
+                let original = view.original(range);
+                let end = if to_end { bytes.len() } else { part.start + original.end };
+                found((part.start + original.start..end, mask));
             });
-        }
+        });
     }
 
     /// A capture may end within an escape (`%4`, `\u00`), which then hides that a secret has begun before it.

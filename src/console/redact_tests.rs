@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{
     names::BodyKind,
-    redact::{MAX_SECRETS, Redactor, mask},
+    redact::{MAX_SECRETS, PART, Redactor, mask},
 };
 use crate::{auth::sources::Lifetime, config::RedactConfig, secret::Secret};
 
@@ -238,5 +238,23 @@ proptest! {
             let _ = redactor.mask_header(name, &bytes);
         }
         let _ = redactor.mask_header("authorization", &[b"Digest ", &bytes[..]].concat());
+    }
+}
+
+#[test]
+fn long_texts_are_read_in_parts_and_nothing_hides_at_their_edges() {
+    let secret = "s3cr\"t/with%odd+chars";
+    let redactor = knowing(secret);
+    let json: String = secret.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    let percent: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let both: String = percent.chars().map(|c| format!("\\u{:04x}", u32::from(c))).collect();
+    for written in [&json, &percent, &both] {
+        for at in (PART - 1200..PART + 50).step_by(31) {
+            // Escapes all around, so that parts begin within one.
+            let text = format!("{}x{written}{}", "\\\\%2".repeat(at).split_at(at).0, "\\u0041".repeat(60_000));
+            let masked = redactor.mask_text(&text);
+            assert!(!masked.contains(written.as_str()) && masked.contains("***") || masked.contains('…'), "{at}");
+            assert!(masked.len() > text.len() - written.len() - 40, "{at}: no more than the secret is masked");
+        }
     }
 }
