@@ -50,7 +50,7 @@ await act('Copy what was sent');
 await notice('What was sent copied');
 out.sent = await clipboard(page);
 await act('Draft a rule for this host');
-out.draft = await page.locator('#panel pre').innerText();
+out.draft = await page.locator('#panel pre', { hasText: 'auth:' }).innerText();
 await page.keyboard.press('Escape');
 
 // A picture lies in a sandbox; what calls itself HTML stays text.
