@@ -452,6 +452,10 @@ impl Client {
             Some(Grant::RefreshToken) => sha256(self.seed().await?.expose()),
             _ => [0; 32],
         };
+        // The lock is kept until it is stored; and what the store does not know must not be spent.
+        if let Some(why) = owner.unstored() {
+            return Err(self.store_error(&StoreError::Down(why)));
+        }
         let key = self.store_key(facts, owner);
         let lock = match self.context.tokens.lock(&key).await {
             Ok(lock) => Some(lock),
@@ -530,10 +534,12 @@ impl Held<'_> {
             self.take(stored.clone(), record);
             if error.is_overtaken() {
                 tracing::error!(%credential, %error, "the new tokens are not stored: another process has stored others");
-            } else {
+            } else if self.client.must_store() {
                 tracing::error!(%credential, %error, "the new tokens are not stored yet, and lost if the process ends now");
-                set(&self.owner.unstored, self.client.must_store().then(|| error.to_string()));
+                set(&self.owner.unstored, Some(error.to_string()));
                 self.store_later(stored, replaces);
+            } else {
+                tracing::warn!(%credential, %error, "the new tokens are not stored");
             }
         }
         saved
@@ -557,6 +563,8 @@ impl Held<'_> {
         let (tokens, key) = (self.client.context.tokens.clone(), self.key.clone());
         let (credential, unstored) = (self.client.credential.clone(), Arc::clone(&self.owner.unstored));
         let work = async move {
+            // All of it: named only by its fence, it would be left outside, and be free at once.
+            let lock = lock;
             let mut pause = FIRST_PAUSE;
             loop {
                 tokio::time::sleep(pause).await;

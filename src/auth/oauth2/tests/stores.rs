@@ -1,7 +1,10 @@
 //! Stores that fail: what is spent, what is used, and what is kept when they work again.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,11 +19,18 @@ struct Faulty {
     inner: MemoryStore,
     saves: AtomicUsize,
     good: AtomicUsize,
+    /// What was saved last, or was to be.
+    key: Mutex<String>,
 }
 
 impl Faulty {
     fn after(good: usize) -> Arc<Self> {
-        Arc::new(Self { inner: MemoryStore::default(), saves: AtomicUsize::new(0), good: AtomicUsize::new(good) })
+        Arc::new(Self {
+            inner: MemoryStore::default(),
+            saves: AtomicUsize::new(0),
+            good: AtomicUsize::new(good),
+            key: Mutex::default(),
+        })
     }
 
     fn mend(&self) {
@@ -44,6 +54,7 @@ impl TokenStore for Faulty {
         replaces: u64,
         fence: u64,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
+        key.clone_into(&mut self.key.lock().unwrap());
         if self.saves.fetch_add(1, Ordering::SeqCst) >= self.good.load(Ordering::SeqCst) {
             return Box::pin(async { Err(StoreError::Unavailable("cannot write tokens.enc: no space".into())) });
         }
@@ -139,6 +150,9 @@ async fn what_could_not_be_stored_is_used_and_stored_later() {
     assert_eq!(authorization(&*scheme, &setup.context), "Bearer AT0");
     assert!(unstored(&scheme).is_some_and(|why| why.contains("no space")));
     until("a second try", || store.tries() >= 3).await;
+    let key = store.key.lock().unwrap().clone();
+    let locking = tokio::time::timeout(Duration::from_millis(100), store.lock(&key)).await;
+    assert!(locking.is_err(), "nobody else may spend what is spent");
     store.mend();
     let tries = store.tries();
     until("the try that succeeds", || store.tries() > tries).await;
