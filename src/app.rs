@@ -36,7 +36,7 @@ use crate::{
         sources::{SecretStore, Sources as SecretSources},
     },
     clock::Clock,
-    config::{Config, TokenStoreConfig, Unmatched},
+    config::{Config, Unmatched},
     console::{ConsoleOptions, Keep, record::Console, redact::Redactor},
     control::{
         ControlState,
@@ -123,7 +123,7 @@ pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDi
         let sources = Arc::new(sources);
         let tokens: Arc<dyn TokenStore> = match &config.tokens.store {
             #[cfg(feature = "redis")]
-            TokenStoreConfig::Redis(redis) => {
+            crate::config::TokenStoreConfig::Redis(redis) => {
                 Arc::new(RedisStore::new((**redis).clone(), sources.clone(), data_dir.clone(), keys))
             }
             _ => stores,

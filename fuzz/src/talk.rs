@@ -63,7 +63,7 @@ pub fn context(fetch: Saying, tokens: Arc<dyn TokenStore>) -> BuildContext {
     BuildContext {
         clock: clock(),
         fetch: Arc::new(fetch),
-        sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_| {}))),
+        sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_, _| {}))),
         tokens,
         shared: Default::default(),
         logins: Default::default(),

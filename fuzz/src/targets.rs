@@ -11,7 +11,6 @@ use countersign::{
         host::HostPattern,
         path::{PathPattern, normal, other_readings},
     },
-    secret::Secret,
     target::{Host, Scheme, Target},
     tokens::{
         key::MasterKey,
