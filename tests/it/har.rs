@@ -8,25 +8,12 @@ use crate::harness::{
     Client, Origin, Proxy, RawOrigin, TestCa, TokenServer, canary,
     client::{get, post},
     origin::{Body, full},
-    proxy::{self, command},
-    within,
+    proxy, within,
 };
+use crate::traffic::run;
 
 /// `printf 'squeezed' | gzip -n`
 const GZIP: &str = "H4sIAAAAAAAC/ysuLE1NrUpNAQDeJhQACAAAAA==";
-
-async fn run(proxy: &Proxy, args: &[&str]) -> String {
-    let data = proxy.data.display().to_string();
-    let dir = proxy.dir.path().to_owned();
-    let args: Vec<String> = ["--data-dir", &data].iter().chain(args).map(ToString::to_string).collect();
-    let done = tokio::task::spawn_blocking(move || {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let (code, out, err) = command(&dir, &args);
-        assert_eq!(code, 0, "{args:?}: {err}");
-        out
-    });
-    done.await.unwrap()
-}
 
 /// The entries of an export once there are so many.
 async fn export(proxy: &Proxy, count: usize) -> (String, Vec<Value>) {

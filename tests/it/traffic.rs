@@ -15,7 +15,7 @@ use crate::harness::{
 };
 
 /// Runs a command against a running proxy; fails unless it exits with 0.
-async fn run(proxy: &Proxy, args: &[&str]) -> String {
+pub async fn run(proxy: &Proxy, args: &[&str]) -> String {
     let data = proxy.data.display().to_string();
     let dir = proxy.dir.path().to_owned();
     let args: Vec<String> = ["--data-dir", &data].iter().chain(args).map(ToString::to_string).collect();
