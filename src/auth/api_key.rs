@@ -1,6 +1,6 @@
 //! `api_key`: a value in a header, a query parameter or a cookie (as in OpenAPI's `apiKey`).
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
@@ -13,6 +13,7 @@ use super::{
     scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
 use crate::{
+    clock::Clock,
     config::text::Text,
     secret::Secret,
     target::{Host, Scheme, Target},
@@ -136,7 +137,7 @@ impl AuthScheme for ApiKey {
         &self.slots
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.value.ready()
     }
 

@@ -1,6 +1,6 @@
 //! `basic`: user name and password (RFC 7617), sent without waiting for a challenge.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::BoxFuture;
@@ -14,7 +14,7 @@ use super::{
     held::{Field, Held, header_value, not_ready},
     scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
-use crate::{config::text::Text, secret::Secret};
+use crate::{clock::Clock, config::text::Text, secret::Secret};
 
 /// `basic:`
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -114,7 +114,7 @@ impl AuthScheme for Basic {
         &self.slots
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.value.ready()
     }
 

@@ -1,6 +1,6 @@
 //! `bearer`: a fixed token in `Authorization` (RFC 6750).
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, header};
@@ -12,7 +12,7 @@ use super::{
     held::{Field, Held, header_value, mask, not_ready},
     scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
-use crate::{config::text::Text, secret::Secret};
+use crate::{clock::Clock, config::text::Text, secret::Secret};
 
 /// `bearer:`
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -102,7 +102,7 @@ impl AuthScheme for Bearer {
         &self.slots
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.value.ready()
     }
 

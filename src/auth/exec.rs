@@ -221,8 +221,8 @@ impl AuthScheme for Exec {
         BodyUse::Replay
     }
 
-    fn ready<'a>(&'a self, now: SystemTime, _: &'a Round) -> Ready<'a> {
-        self.output.ready(now)
+    fn ready<'a>(&'a self, clock: &'a Clock, _: &'a Round) -> Ready<'a> {
+        self.output.ready(clock.now())
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {

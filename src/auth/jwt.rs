@@ -326,7 +326,7 @@ impl AuthScheme for Jwt {
         if self.timed { BodyUse::Replay } else { BodyUse::Pass }
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.recipe.ready()
     }
 

@@ -1,6 +1,6 @@
 //! A list of credentials as one scheme: all are applied, in order, those that sign what is on the request last.
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode, request::Parts};
@@ -9,6 +9,7 @@ use super::{
     AuthError, AuthScheme,
     scheme::{Binding, BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
+use crate::clock::Clock;
 
 /// Several schemes, applied in order.
 #[derive(Debug)]
@@ -65,9 +66,9 @@ impl List {
         self.members.iter().zip(&mut round.members)
     }
 
-    async fn all_ready(&self, now: SystemTime, round: &Round) -> Result<(), AuthError> {
+    async fn all_ready(&self, clock: &Clock, round: &Round) -> Result<(), AuthError> {
         for (at, member) in self.members.iter().enumerate() {
-            if let Ready::After(wait) = member.ready(now, own(round, at)) {
+            if let Ready::After(wait) = member.ready(clock, own(round, at)) {
                 wait.await?;
             }
         }
@@ -119,10 +120,13 @@ impl AuthScheme for List {
         self.members.iter().any(|member| member.signs())
     }
 
-    fn ready<'a>(&'a self, now: SystemTime, round: &'a Round) -> Ready<'a> {
-        let all_now =
-            self.members.iter().enumerate().all(|(at, member)| matches!(member.ready(now, own(round, at)), Ready::Now));
-        if all_now { Ready::Now } else { Ready::After(Box::pin(self.all_ready(now, round))) }
+    fn ready<'a>(&'a self, clock: &'a Clock, round: &'a Round) -> Ready<'a> {
+        let all_now = self
+            .members
+            .iter()
+            .enumerate()
+            .all(|(at, member)| matches!(member.ready(clock, own(round, at)), Ready::Now));
+        if all_now { Ready::Now } else { Ready::After(Box::pin(self.all_ready(clock, round))) }
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {
@@ -180,7 +184,8 @@ impl AuthScheme for List {
 
     fn has_stale(&self) -> bool {
         // A member that is ready anyway has nothing old to fall back on, and needs nothing.
-        let ready = |member: &dyn AuthScheme| matches!(member.ready(SystemTime::now(), &NO_ROUND), Ready::Now);
+        let clock = Clock::system();
+        let ready = |member: &dyn AuthScheme| matches!(member.ready(&clock, &NO_ROUND), Ready::Now);
         self.members.iter().all(|member| member.has_stale() || ready(&**member))
     }
 

@@ -5,7 +5,7 @@
 //! (writes), send, `review` (judges), and, if the verdict asks for it, `renew` (may wait) before another round; `tidy`
 //! ends it.
 
-use std::{any::Any, fmt, path::Path, sync::Arc, time::SystemTime};
+use std::{any::Any, fmt, path::Path, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, StatusCode, header, request::Parts};
@@ -13,7 +13,7 @@ use rustls::sign::CertifiedKey;
 
 pub use super::outgoing::{BodyPlan, Outgoing, Reframe, Trace, origin_form, request_target};
 use super::{challenge::Challenge, holdings::Holder, login::Interactive, token_facts::Refused, vitals::Vitals};
-use crate::{secret::Secret, target::Target};
+use crate::{clock::Clock, secret::Secret, target::Target};
 
 /// One configured way to prove who we are.
 ///
@@ -64,8 +64,8 @@ pub trait AuthScheme: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Is the credential usable at `now`? With [`renew`](Self::renew) the only methods that may wait or do I/O.
-    fn ready<'a>(&'a self, _now: SystemTime, _round: &'a Round) -> Ready<'a> {
+    /// Is the credential usable now, as `clock` has it? With [`renew`](Self::renew) the only methods that may wait or do I/O.
+    fn ready<'a>(&'a self, _clock: &'a Clock, _round: &'a Round) -> Ready<'a> {
         Ready::Now
     }
 

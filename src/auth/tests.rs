@@ -149,7 +149,7 @@ pub(crate) fn json(status: u16, body: &str) -> Result<http::Response<Bytes>, Fet
 
 /// Makes the scheme ready at the context's time.
 pub(crate) async fn ready(scheme: &dyn AuthScheme, context: &BuildContext) -> Result<(), AuthError> {
-    match scheme.ready(context.clock.now(), &Round::default()) {
+    match scheme.ready(&context.clock, &Round::default()) {
         Ready::Now => Ok(()),
         Ready::After(wait) => wait.await,
     }

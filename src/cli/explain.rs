@@ -124,7 +124,7 @@ async fn leave(
     }
     let credentials = rule.as_ref().map(|rule| rule.credentials.clone()).unwrap_or_default();
     let mut trace = Trace::default();
-    let wanted = rule.as_ref().and_then(|rule| rule.auth.clone());
+    let wanted = rule.as_ref().and_then(|rule| rule.auth.as_deref());
     let kept = wanted.is_some();
     let mut round = Round::new();
     let auth = make_room(&mut head, &target, rule.as_deref(), wanted, &mut round, None)
@@ -132,7 +132,7 @@ async fn leave(
     match auth {
         Some(auth) => {
             let asked = Asked { rule: rule.as_deref(), target: &target, body: body.as_ref(), clock };
-            if let Some(other) = apply(auth.as_ref(), &asked, round, &mut head, &mut trace).await {
+            if let Some(other) = apply(auth, &asked, round, &mut head, &mut trace).await {
                 body = Some(other);
             }
         }
@@ -158,7 +158,7 @@ async fn apply(
     head: &mut Parts,
     trace: &mut Trace,
 ) -> Option<Bytes> {
-    if let Ready::After(fetching) = auth.ready(asked.clock.now(), &round)
+    if let Ready::After(fetching) = auth.ready(asked.clock, &round)
         && let Err(error) = fetching.await
     {
         let policy = asked.rule.map(|rule| rule.on_unavailable).unwrap_or_default();

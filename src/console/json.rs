@@ -1,8 +1,14 @@
 //! One JSON object per exchange and line (`--json`), masked like everything else.
+//!
+//! The structs are the shape of what is written, key by key in this order. Texts are borrowed where nothing in them is
+//! masked.
+
+use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderValue, Version};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
@@ -10,7 +16,7 @@ use super::{
     inert,
     names::BodyKind,
     pretty, raw,
-    record::{Body, Client, Exchange, Send, SendKind},
+    record::{Body, Client, Exchange, RequestHead, Send, SendKind},
     redact::{Redactor, into_text},
     sink::Tunnel,
     terminal::{Style, version_text},
@@ -18,14 +24,10 @@ use super::{
 };
 use crate::rules::Rule;
 
-struct Writer<'a> {
-    redactor: &'a Redactor,
-    body_limit: usize,
-}
-
 /// Appends an exchange.
 pub(super) fn exchange(exchange: &Exchange, redactor: &Redactor, style: &Style, body_limit: usize, out: &mut Vec<u8>) {
-    push_line(&of_exchange(exchange, redactor, style.environment.as_deref(), body_limit), out);
+    let writer = Writer { redactor, body_limit, with_raw: false };
+    push_line(&writer.exchange(exchange, style.environment.as_deref()), out);
 }
 
 /// Appends a blind tunnel that has ended.
@@ -34,87 +36,238 @@ pub(super) fn tunnel(tunnel: &Tunnel, redactor: &Redactor, out: &mut Vec<u8>) {
 }
 
 /// An exchange for the store: with the exact bytes of HTTP/1 connections.
-pub(super) fn stored(exchange: &Exchange, redactor: &Redactor, environment: Option<&str>, body_limit: usize) -> Value {
-    let mut object = of_exchange(exchange, redactor, environment, body_limit);
-    for (send, shown) in exchange.sends.iter().zip(object["sends"].as_array_mut().into_iter().flatten()) {
-        let sides = [
-            ("raw_out", &send.raw_out, raw::sent as fn(&Send, &Redactor) -> Vec<u8>),
-            ("raw_in", &send.raw_in, raw::received),
-        ];
-        for (name, raw, mask) in sides {
-            if raw.total() > 0 {
-                let masked = mask(send, redactor);
-                shown[name] = json!({
-                    "base64": STANDARD.encode(&masked),
-                    "bytes": raw.total(),
-                    "cut": raw.is_cut(),
-                    "masked": masked != raw.bytes(),
-                });
-            }
-        }
+pub(super) fn stored(
+    exchange: &Exchange,
+    redactor: &Redactor,
+    environment: Option<&str>,
+    body_limit: usize,
+) -> Vec<u8> {
+    bytes_of(&Writer { redactor, body_limit, with_raw: true }.exchange(exchange, environment))
+}
+
+/// A blind tunnel for the store.
+pub(super) fn stored_tunnel(tunnel: &Tunnel, redactor: &Redactor) -> Vec<u8> {
+    bytes_of(&of_tunnel(tunnel, redactor))
+}
+
+/// What has only texts for keys always has a form.
+fn bytes_of(object: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(TYPICAL);
+    if serde_json::to_writer(&mut bytes, object).is_err() {
+        bytes.clear();
     }
-    object
+    bytes
 }
 
-fn of_exchange(exchange: &Exchange, redactor: &Redactor, environment: Option<&str>, body_limit: usize) -> Value {
-    let writer = Writer { redactor, body_limit };
-    let credentials = exchange.rule.as_ref().map(|rule| rule.credentials.clone()).unwrap_or_default();
-    let sends: Vec<Value> = exchange.sends.iter().map(|send| writer.send(exchange, send)).collect();
-    let error = match (&exchange.refusal, &exchange.error) {
-        (Some(refusal), _) => json!({"id": refusal.id, "message": writer.text(&refusal.message)}),
-        (None, Some(error)) => json!({"id": null, "message": writer.text(error)}),
-        (None, None) => Value::Null,
-    };
-    let response = exchange.status.map(|status| {
-        let headers = exchange.response.as_ref().map(|head| writer.headers(&head.headers));
-        json!({"status": status.as_u16(), "headers": headers, "body_bytes": exchange.delivered})
-    });
-    let request = exchange.request.as_ref().map(|head| {
-        json!({
-            "target": redactor.mask_url(&head.request_target),
-            "protocol": version_text(head.version),
-            "headers": writer.headers(&head.headers),
-        })
-    });
-    json!({
-        "id": exchange.id,
-        "kind": "exchange",
-        "started": started(exchange.started),
-        "client": client(&exchange.client, redactor),
-        "method": exchange.method.as_str(),
-        "url": redactor.mask_url(&exchange.url),
-        "target": exchange.target.as_ref().map(ToString::to_string),
-        "rule": exchange.rule.as_deref().map(rule),
-        "credential": credentials,
-        "environment": environment,
-        "request": request,
-        "sends": sends,
-        "response": response,
-        "error": error,
-        "notes": exchange.notes.iter().map(|note| writer.text(note)).collect::<Vec<_>>(),
-        "duration_ms": ms(exchange.duration),
-    })
-}
-
-/// A blind tunnel that has ended.
-pub(super) fn of_tunnel(tunnel: &Tunnel, redactor: &Redactor) -> Value {
-    json!({
-        "id": tunnel.id,
-        "kind": "tunnel",
-        "started": started(tunnel.started),
-        "client": client(&tunnel.client, redactor),
-        "method": "CONNECT",
-        "target": tunnel.target.host_port(),
-        "sent_bytes": tunnel.sent,
-        "received_bytes": tunnel.received,
-        "error": tunnel.error.as_ref().map(|error| json!({"id": null, "message": redactor.mask_text(error)})),
-        "duration_ms": ms(tunnel.duration),
-    })
-}
-
-fn push_line(object: &Value, out: &mut Vec<u8>) {
-    out.extend_from_slice(inert::json(&object.to_string()).as_bytes());
+fn push_line(object: &impl Serialize, out: &mut Vec<u8>) {
+    out.extend_from_slice(inert::json(&into_text(bytes_of(object))).as_bytes());
     out.push(b'\n');
+}
+
+/// Bytes of an exchange with small bodies.
+const TYPICAL: usize = 6 << 10;
+
+#[derive(Serialize)]
+struct ExchangeView<'a> {
+    id: u64,
+    kind: &'static str,
+    started: String,
+    client: ClientView<'a>,
+    method: &'a str,
+    url: Cow<'a, str>,
+    target: Option<String>,
+    rule: Option<RuleView<'a>>,
+    credential: &'a [String],
+    environment: Option<&'a str>,
+    request: Option<ReceivedView<'a>>,
+    sends: Vec<SendView<'a>>,
+    response: Option<ResponseView<'a>>,
+    error: Option<ErrorView<'a>>,
+    notes: Vec<Cow<'a, str>>,
+    duration_ms: f64,
+}
+
+#[derive(Serialize)]
+struct TunnelView<'a> {
+    id: u64,
+    kind: &'static str,
+    started: String,
+    client: ClientView<'a>,
+    method: &'static str,
+    target: String,
+    sent_bytes: u64,
+    received_bytes: u64,
+    error: Option<ErrorView<'a>>,
+    duration_ms: f64,
+}
+
+#[derive(Serialize)]
+struct ClientView<'a> {
+    address: Option<String>,
+    name: Option<Cow<'a, str>>,
+}
+
+#[derive(Serialize)]
+struct RuleView<'a> {
+    name: &'a str,
+    file: String,
+    line: u32,
+    path: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ErrorView<'a> {
+    id: Option<&'a str>,
+    message: Cow<'a, str>,
+}
+
+/// Name and value of a field.
+type Field<'a> = (&'a str, Cow<'a, str>);
+
+/// The request as it came.
+#[derive(Serialize)]
+struct ReceivedView<'a> {
+    target: Cow<'a, str>,
+    protocol: &'static str,
+    headers: Vec<Field<'a>>,
+}
+
+/// The answer as the client got it.
+#[derive(Serialize)]
+struct ResponseView<'a> {
+    status: u16,
+    headers: Option<Vec<Field<'a>>>,
+    body_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct SendView<'a> {
+    kind: &'static str,
+    /// Of a token request: whose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    credential: Option<Cow<'a, str>>,
+    protocol: Option<&'static str>,
+    target: Option<String>,
+    request: Option<RequestView<'a>>,
+    interim: Vec<u16>,
+    response: Option<ReplyView<'a>>,
+    at_ms: f64,
+    timing: TimingView,
+    #[serde(flatten)]
+    link: Option<LinkView<'a>>,
+    injected: Vec<SlotView<'a>>,
+    canonical: Vec<CanonicalView<'a>>,
+    tokens: Vec<Value>,
+    refused: Value,
+    notes: Vec<Cow<'a, str>>,
+    error: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw_out: Option<RawView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw_in: Option<RawView>,
+}
+
+#[derive(Serialize)]
+struct LinkView<'a> {
+    peer: Option<String>,
+    reused: bool,
+    via: Option<Cow<'a, str>>,
+    tls: Option<TlsView<'a>>,
+}
+
+#[derive(Serialize)]
+struct TlsView<'a> {
+    version: &'a str,
+    suite: &'a str,
+    issuer: &'a str,
+    subject: &'a str,
+}
+
+/// The request as it left.
+#[derive(Serialize)]
+struct RequestView<'a> {
+    method: &'a str,
+    target: Cow<'a, str>,
+    headers: Vec<Field<'a>>,
+    changes: Vec<ChangeView<'a>>,
+    #[serde(flatten)]
+    body: BodyView,
+}
+
+/// The answer as it came.
+#[derive(Serialize)]
+struct ReplyView<'a> {
+    status: u16,
+    headers: Vec<Field<'a>>,
+    #[serde(flatten)]
+    body: BodyView,
+}
+
+#[derive(Serialize)]
+struct ChangeView<'a> {
+    change: &'static str,
+    name: &'a str,
+    value: Cow<'a, str>,
+}
+
+/// `body` (text) or `body_base64`, decoded; `body_bytes` counts what went over the wire.
+#[derive(Default, Serialize)]
+struct BodyView {
+    body_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SlotView<'a> {
+    r#where: &'static str,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct CanonicalView<'a> {
+    scheme: &'a str,
+    label: &'a str,
+    text: Cow<'a, str>,
+}
+
+/// The exact bytes of one direction.
+#[derive(Serialize)]
+struct RawView {
+    base64: String,
+    bytes: u64,
+    cut: bool,
+    masked: bool,
+}
+
+/// In milliseconds; those of opening a connection only where one was opened.
+#[derive(Serialize)]
+struct TimingView {
+    dns_ms: Option<f64>,
+    connect_ms: Option<f64>,
+    tls_ms: Option<f64>,
+    wait_ms: Option<f64>,
+    body_ms: Option<f64>,
+}
+
+fn of_tunnel<'a>(tunnel: &'a Tunnel, redactor: &Redactor) -> TunnelView<'a> {
+    let message = tunnel.error.as_ref().map(|error| redactor.mask_text(error));
+    TunnelView {
+        id: tunnel.id,
+        kind: "tunnel",
+        started: started(tunnel.started),
+        client: client(&tunnel.client, redactor),
+        method: "CONNECT",
+        target: tunnel.target.host_port(),
+        sent_bytes: tunnel.sent,
+        received_bytes: tunnel.received,
+        error: message.map(|message| ErrorView { id: None, message }),
+        duration_ms: ms(tunnel.duration),
+    }
 }
 
 fn started(at: std::time::SystemTime) -> String {
@@ -125,119 +278,172 @@ fn ms(time: std::time::Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn client(client: &Client, redactor: &Redactor) -> Value {
-    json!({
-        "address": client.peer.map(|peer| peer.to_string()),
-        "name": client.name.as_ref().map(|name| redactor.mask_text(name)),
-    })
+fn client<'a>(client: &'a Client, redactor: &Redactor) -> ClientView<'a> {
+    ClientView {
+        address: client.peer.map(|peer| peer.to_string()),
+        name: client.name.as_ref().map(|name| redactor.mask_text(name)),
+    }
 }
 
-fn rule(rule: &Rule) -> Value {
-    json!({
-        "name": rule.name,
-        "file": rule.place.file.display().to_string(),
-        "line": rule.place.line,
-        "path": rule.path,
-    })
+fn rule(rule: &Rule) -> RuleView<'_> {
+    RuleView { name: &rule.name, file: rule.place.file.display().to_string(), line: rule.place.line, path: &rule.path }
+}
+
+struct Writer<'a> {
+    redactor: &'a Redactor,
+    body_limit: usize,
+    with_raw: bool,
 }
 
 impl Writer<'_> {
-    fn text(&self, text: &str) -> String {
-        self.redactor.mask_text(text).into_owned()
+    fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.redactor.mask_text(text)
     }
 
-    fn value(&self, name: &str, value: &HeaderValue) -> String {
-        into_text(self.redactor.mask_field(name, value).into_owned())
-    }
-
-    fn headers(&self, headers: &HeaderMap) -> Vec<Value> {
-        headers.iter().map(|(name, value)| json!([name.as_str(), self.value(name.as_str(), value)])).collect()
-    }
-
-    fn send(&self, exchange: &Exchange, send: &Send) -> Value {
-        let mut object = Map::new();
-        object.insert("kind".to_owned(), send.kind.as_str().into());
-        if let SendKind::Token { credential } = &send.kind {
-            object.insert("credential".to_owned(), self.text(credential).into());
+    fn value<'v>(&self, name: &str, value: &'v HeaderValue) -> Cow<'v, str> {
+        match self.redactor.mask_field(name, value) {
+            Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+            Cow::Owned(bytes) => Cow::Owned(into_text(bytes)),
         }
+    }
+
+    fn headers<'h>(&self, headers: &'h HeaderMap) -> Vec<Field<'h>> {
+        headers.iter().map(|(name, value)| (name.as_str(), self.value(name.as_str(), value))).collect()
+    }
+
+    fn exchange<'e>(&self, exchange: &'e Exchange, environment: Option<&'e str>) -> ExchangeView<'e> {
+        ExchangeView {
+            id: exchange.id,
+            kind: "exchange",
+            started: started(exchange.started),
+            client: client(&exchange.client, self.redactor),
+            method: exchange.method.as_str(),
+            url: self.redactor.mask_url(&exchange.url),
+            target: exchange.target.as_ref().map(ToString::to_string),
+            rule: exchange.rule.as_deref().map(rule),
+            credential: exchange.rule.as_deref().map_or(&[], |rule| &rule.credentials),
+            environment,
+            request: exchange.request.as_ref().map(|head| self.received(head)),
+            sends: exchange.sends.iter().map(|send| self.send(exchange, send)).collect(),
+            response: exchange.status.map(|status| ResponseView {
+                status: status.as_u16(),
+                headers: exchange.response.as_ref().map(|head| self.headers(&head.headers)),
+                body_bytes: exchange.delivered,
+            }),
+            error: self.error(exchange),
+            notes: exchange.notes.iter().map(|note| self.text(note)).collect(),
+            duration_ms: ms(exchange.duration),
+        }
+    }
+
+    fn error<'e>(&self, exchange: &'e Exchange) -> Option<ErrorView<'e>> {
+        let (id, message) = match (&exchange.refusal, &exchange.error) {
+            (Some(refusal), _) => (Some(refusal.id), &refusal.message),
+            (None, error) => (None, error.as_ref()?),
+        };
+        Some(ErrorView { id, message: self.text(message) })
+    }
+
+    fn received<'h>(&self, head: &'h RequestHead) -> ReceivedView<'h> {
+        ReceivedView {
+            target: self.redactor.mask_url(&head.request_target),
+            protocol: version_text(head.version),
+            headers: self.headers(&head.headers),
+        }
+    }
+
+    fn send<'e>(&self, exchange: &'e Exchange, send: &'e Send) -> SendView<'e> {
+        let credential = if let SendKind::Token { credential } = &send.kind { Some(credential) } else { None };
         let version = send.link.as_ref().map(|(link, _)| link.version).or(send.reply.as_ref().map(|head| head.version));
-        object.insert("protocol".to_owned(), version.map(protocol).into());
-        object.insert("target".to_owned(), send.target.as_ref().map(ToString::to_string).into());
-        object.insert("request".to_owned(), self.request(exchange, send));
-        object
-            .insert("interim".to_owned(), send.interim.iter().map(|status| status.as_u16()).collect::<Vec<_>>().into());
-        object.insert("response".to_owned(), self.response(send));
-        let after = send.begun.saturating_duration_since(exchange.begun);
-        object.insert("at_ms".to_owned(), ms(after).into());
-        object.insert("timing".to_owned(), timing(send));
-        self.insert_link(send, &mut object);
-        let injected = send.injected.iter().map(|slot| json!({"where": slot.place(), "name": slot.name()}));
-        object.insert("injected".to_owned(), injected.collect::<Vec<_>>().into());
-        let canonical = send
-            .canonical
-            .iter()
-            .map(|(scheme, label, text)| json!({"scheme": scheme, "label": label, "text": self.text(text)}));
-        object.insert("canonical".to_owned(), canonical.collect::<Vec<_>>().into());
-        object.insert("tokens".to_owned(), token::tokens_json(send, self.redactor).into());
-        object.insert("refused".to_owned(), token::refused_json(exchange, send, self.redactor));
-        let notes = send.notes.iter().map(|note| self.text(note));
-        object.insert("notes".to_owned(), notes.collect::<Vec<_>>().into());
-        object.insert("error".to_owned(), send.failed.as_ref().map(|failed| self.text(failed)).into());
-        Value::Object(object)
+        let canonical = send.canonical.iter();
+        SendView {
+            kind: send.kind.as_str(),
+            credential: credential.map(|credential| self.text(credential)),
+            protocol: version.map(protocol),
+            target: send.target.as_ref().map(ToString::to_string),
+            request: send.request.as_ref().map(|head| self.request(exchange, send, head)),
+            interim: send.interim.iter().map(|status| status.as_u16()).collect(),
+            response: send.reply.as_ref().map(|head| ReplyView {
+                status: head.status.as_u16(),
+                headers: self.headers(&head.headers),
+                body: self.body(&send.reply_body, &head.headers),
+            }),
+            at_ms: ms(send.begun.saturating_duration_since(exchange.begun)),
+            timing: timing(send),
+            link: self.link(send),
+            injected: send.injected.iter().map(|slot| SlotView { r#where: slot.place(), name: slot.name() }).collect(),
+            canonical: canonical
+                .map(|(scheme, label, text)| CanonicalView { scheme, label, text: self.text(text) })
+                .collect(),
+            tokens: token::tokens_json(send, self.redactor),
+            refused: token::refused_json(exchange, send, self.redactor),
+            notes: send.notes.iter().map(|note| self.text(note)).collect(),
+            error: send.failed.as_ref().map(|failed| self.text(failed)),
+            raw_out: self.raw(&send.raw_out, || raw::sent(send, self.redactor)),
+            raw_in: self.raw(&send.raw_in, || raw::received(send, self.redactor)),
+        }
     }
 
-    fn insert_link(&self, send: &Send, object: &mut Map<String, Value>) {
-        let Some((link, reused)) = &send.link else { return };
-        let tls = link.tls.as_ref().map(
-            |tls| json!({"version": tls.version, "suite": tls.suite, "issuer": tls.issuer, "subject": tls.subject}),
-        );
-        object.insert("peer".to_owned(), link.peer.map(|peer| peer.to_string()).into());
-        object.insert("reused".to_owned(), (*reused).into());
-        object.insert("via".to_owned(), link.via.as_ref().map(|via| self.text(via)).into());
-        object.insert("tls".to_owned(), tls.into());
+    fn raw(&self, raw: &Body, mask: impl FnOnce() -> Vec<u8>) -> Option<RawView> {
+        if !self.with_raw || raw.total() == 0 {
+            return None;
+        }
+        let masked = mask();
+        Some(RawView {
+            base64: STANDARD.encode(&masked),
+            bytes: raw.total(),
+            cut: raw.is_cut(),
+            masked: masked != raw.bytes(),
+        })
     }
 
-    fn request(&self, exchange: &Exchange, send: &Send) -> Value {
-        let Some(head) = &send.request else { return Value::Null };
+    fn link<'e>(&self, send: &'e Send) -> Option<LinkView<'e>> {
+        let (link, reused) = send.link.as_ref()?;
+        let tls = link.tls.as_ref().map(|tls| TlsView {
+            version: &tls.version,
+            suite: &tls.suite,
+            issuer: &tls.issuer,
+            subject: &tls.subject,
+        });
+        Some(LinkView {
+            peer: link.peer.map(|peer| peer.to_string()),
+            reused: *reused,
+            via: link.via.as_ref().map(|via| self.text(via)),
+            tls,
+        })
+    }
+
+    fn request<'e>(&self, exchange: &'e Exchange, send: &'e Send, head: &'e RequestHead) -> RequestView<'e> {
         let client = exchange.request.as_ref().filter(|_| send.kind == SendKind::Request);
-        let lines = changes(client, &head.headers);
-        let changed = lines.iter().filter(|(change, ..)| *change != Change::Same);
-        let changed: Vec<Value> = changed
-            .map(|(change, name, value)| {
-                json!({"change": change.as_str(), "name": name, "value": self.value(name, value)})
-            })
-            .collect();
-        let mut object = Map::new();
-        object.insert("method".to_owned(), head.method.as_str().into());
-        object.insert("target".to_owned(), self.redactor.mask_sent_url(&head.request_target, &send.injected).into());
-        object.insert("headers".to_owned(), self.headers(&head.headers).into());
-        object.insert("changes".to_owned(), changed.into());
-        self.insert_body(&send.request_body, &head.headers, &mut object);
-        Value::Object(object)
+        let changed = changes(client, &head.headers).into_iter().filter(|(change, ..)| *change != Change::Same);
+        RequestView {
+            method: head.method.as_str(),
+            target: self.redactor.mask_sent_url(&head.request_target, &send.injected),
+            headers: self.headers(&head.headers),
+            changes: changed
+                .map(|(change, name, value)| ChangeView {
+                    change: change.as_str(),
+                    name,
+                    value: self.value(name, value),
+                })
+                .collect(),
+            body: self.body(&send.request_body, &head.headers),
+        }
     }
 
-    fn response(&self, send: &Send) -> Value {
-        let Some(head) = &send.reply else { return Value::Null };
-        let mut object = Map::new();
-        object.insert("status".to_owned(), head.status.as_u16().into());
-        object.insert("headers".to_owned(), self.headers(&head.headers).into());
-        self.insert_body(&send.reply_body, &head.headers, &mut object);
-        Value::Object(object)
-    }
-
-    /// `body` (text) or `body_base64`, decoded; `body_bytes` counts what went over the wire.
-    fn insert_body(&self, body: &Body, headers: &HeaderMap, object: &mut Map<String, Value>) {
-        object.insert("body_bytes".to_owned(), body.total().into());
+    fn body(&self, body: &Body, headers: &HeaderMap) -> BodyView {
+        let mut view = BodyView { body_bytes: body.total(), ..BodyView::default() };
         if body.bytes().is_empty() {
-            return;
+            return view;
         }
         let content = pretty::content(body, headers, self.redactor, self.body_limit);
-        object.insert("truncated".to_owned(), content.stopped.is_some().into());
+        view.truncated = Some(content.stopped.is_some());
         match String::from_utf8(content.bytes) {
-            Ok(text) if content.kind != BodyKind::Binary => object.insert("body".to_owned(), text.into()),
-            Ok(text) => object.insert("body_base64".to_owned(), STANDARD.encode(text).into()),
-            Err(error) => object.insert("body_base64".to_owned(), STANDARD.encode(error.as_bytes()).into()),
-        };
+            Ok(text) if content.kind != BodyKind::Binary => view.body = Some(text),
+            Ok(text) => view.body_base64 = Some(STANDARD.encode(text)),
+            Err(error) => view.body_base64 = Some(STANDARD.encode(error.as_bytes())),
+        }
+        view
     }
 }
 
@@ -245,13 +451,13 @@ fn protocol(version: Version) -> &'static str {
     if version == Version::HTTP_2 { "h2" } else { "http/1.1" }
 }
 
-fn timing(send: &Send) -> Value {
+fn timing(send: &Send) -> TimingView {
     let opened = send.link.as_ref().filter(|(_, reused)| !reused).map(|(link, _)| link);
-    json!({
-        "dns_ms": opened.map(|link| ms(link.dns)),
-        "connect_ms": opened.map(|link| ms(link.connect)),
-        "tls_ms": opened.map(|link| ms(link.tls_time)),
-        "wait_ms": send.wait.map(ms),
-        "body_ms": send.body_time.map(ms),
-    })
+    TimingView {
+        dns_ms: opened.map(|link| ms(link.dns)),
+        connect_ms: opened.map(|link| ms(link.connect)),
+        tls_ms: opened.map(|link| ms(link.tls_time)),
+        wait_ms: send.wait.map(ms),
+        body_ms: send.body_time.map(ms),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::HashSet, ops::Range, sync::Arc};
 
+use foldhash::quality::RandomState;
 use http::HeaderValue;
 
 use super::redact::{Redactor, Span, into_text, mask, replace};
@@ -10,9 +11,9 @@ use crate::{auth::scheme::Slot, config::RedactConfig};
 /// The names whose values are masked. Compared without case, `-` and `_`: `accessToken` is `access_token`.
 #[derive(Debug)]
 pub(super) struct Names {
-    headers: HashSet<String>,
-    query: HashSet<String>,
-    json: HashSet<String>,
+    headers: HashSet<String, RandomState>,
+    query: HashSet<String, RandomState>,
+    json: HashSet<String, RandomState>,
 }
 
 /// What a body is, as far as masking and showing are concerned.
@@ -131,13 +132,23 @@ const OPEN_PARAMETERS: &[&str] = &[
 ];
 
 fn normal(name: &str) -> String {
-    let mut normal = String::with_capacity(name.len());
-    for piece in name.split(['-', '_']) {
-        normal.push_str(piece);
-    }
-    normal.make_ascii_lowercase();
-    normal
+    name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
 }
+
+/// Whether `names` hold this one. Asked for every field and every member of a body: nothing is allocated.
+fn holds(names: &HashSet<String, RandomState>, name: &str) -> bool {
+    let mut space = [0; LONGEST_NAME];
+    let mut length = 0;
+    for byte in name.bytes().filter(|byte| !matches!(byte, b'-' | b'_')) {
+        let Some(place) = space.get_mut(length) else { return names.contains(&normal(name)) };
+        *place = byte.to_ascii_lowercase();
+        length += 1;
+    }
+    std::str::from_utf8(&space[..length]).is_ok_and(|name| names.contains(name))
+}
+
+/// Bytes of a name without `-` and `_` that are compared without an allocation.
+const LONGEST_NAME: usize = 64;
 
 impl Names {
     pub(super) fn new(config: &RedactConfig) -> Self {
@@ -156,8 +167,13 @@ impl Names {
 impl Redactor {
     /// The value of a header field as it may be shown. An `Authorization` keeps its scheme.
     pub fn mask_header<'v>(&self, name: &str, value: &'v [u8]) -> Cow<'v, [u8]> {
+        self.with_values(value, self.header_spans(name, value))
+    }
+
+    /// Masks what is known by value, and `named`.
+    fn with_values<'v>(&self, value: &'v [u8], named: Vec<Span>) -> Cow<'v, [u8]> {
         let mut spans = self.value_spans(value, false);
-        spans.extend(self.header_spans(name, value));
+        spans.extend(named);
         replace(value, spans)
     }
 
@@ -167,7 +183,7 @@ impl Redactor {
         if value.is_sensitive() && spans.is_empty() && !self.reveals() {
             return Cow::Owned(mask(&String::from_utf8_lossy(value.as_bytes())).into_bytes());
         }
-        self.mask_header(name, value.as_bytes())
+        self.with_values(value.as_bytes(), spans)
     }
 
     /// A URL or a request-target as it may be shown.
@@ -178,9 +194,7 @@ impl Redactor {
     /// The same for a request-target that left, with the places that were filled.
     pub(super) fn mask_sent_url<'u>(&self, url: &'u str, injected: &[Slot]) -> Cow<'u, str> {
         let bytes = url.as_bytes();
-        let mut spans = self.value_spans(bytes, false);
-        spans.extend(self.url_spans(bytes, injected));
-        match replace(bytes, spans) {
+        match self.with_values(bytes, self.url_spans(bytes, injected)) {
             Cow::Borrowed(_) => Cow::Borrowed(url),
             Cow::Owned(bytes) => Cow::Owned(into_text(bytes)),
         }
@@ -217,7 +231,7 @@ impl Redactor {
             "cookie" => value_of_pairs(value, b';', usize::MAX),
             "set-cookie" => value_of_pairs(value, b';', 1),
             name if URL_HEADERS.contains(&name) => self.url_spans(value, &[]),
-            name if self.names().headers.contains(&normal(name)) => vec![masked(value, 0..value.len())],
+            name if holds(&self.names().headers, name) => vec![masked(value, 0..value.len())],
             _ => Vec::new(),
         }
     }
@@ -248,7 +262,7 @@ impl Redactor {
             let Some(equals) = memchr::memchr(b'=', piece) else { continue };
             let name = percent_encoding::percent_decode(&piece[..equals]).decode_utf8_lossy();
             let is_ours = injected.iter().any(|slot| matches!(slot, Slot::Query(query) if *query == name));
-            if is_ours || self.names().query.contains(&normal(name.trim())) {
+            if is_ours || holds(&self.names().query, name.trim()) {
                 let (inner, mask) = masked(text, range.start + equals + 1..range.end);
                 spans.push((inner.start + offset..inner.end + offset, mask));
             }
@@ -258,13 +272,14 @@ impl Redactor {
 
     /// Texts of XML elements, whatever their namespace. Works on broken and cut XML too.
     fn xml_spans(&self, text: &[u8]) -> Vec<Span> {
+        let names = self.names();
         let mut spans = Vec::new();
         for open in memchr::memchr_iter(b'<', text) {
             let tag = &text[open + 1..];
             let Some(end) = memchr::memchr2(b'>', b'<', tag).filter(|end| tag[*end] == b'>') else { continue };
             let name = tag[..end].split(u8::is_ascii_whitespace).next().unwrap_or_default();
             let local = memchr::memrchr(b':', name).map_or(name, |colon| &name[colon + 1..]);
-            if !self.names().json.contains(&normal(&String::from_utf8_lossy(local))) {
+            if !holds(&names.json, &String::from_utf8_lossy(local)) {
                 continue;
             }
             let start = open + 1 + end + 1;
@@ -278,6 +293,7 @@ impl Redactor {
 
     /// Members of JSON objects at any depth. Works on broken and cut JSON too.
     fn json_spans(&self, text: &[u8]) -> Vec<Span> {
+        let names = self.names();
         let mut spans = Vec::new();
         let mut at = 0;
         while let Some(quote) = memchr::memchr(b'"', &text[at.min(text.len())..]).map(|found| at + found) {
@@ -285,7 +301,7 @@ impl Redactor {
             at = end + 1;
             let Some(value) = member_value(text, at) else { continue };
             let name = String::from_utf8_lossy(&text[quote + 1..end.min(text.len())]);
-            if !self.names().json.contains(&normal(&name)) {
+            if !holds(&names.json, &name) {
                 continue;
             }
             match text.get(value) {

@@ -37,6 +37,11 @@ impl<T> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True if less than half of the room is taken.
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().items.len() < self.limit / 2
+    }
+
     /// Adds an item, or gives it back if the queue is full.
     pub(super) fn push(&self, item: T) -> Result<(), T> {
         self.push_below(item, self.limit)

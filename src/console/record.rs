@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, Method, StatusCode, Version, request, response};
+use http::{HeaderMap, Method, Request, StatusCode, Version, request, response};
 
 use super::sink::Level;
 pub use super::{
@@ -333,6 +333,18 @@ impl Send {
 }
 
 impl RequestHead {
+    /// As a client sent it.
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        Self {
+            method: request.method().clone(),
+            request_target: request.uri().to_string(),
+            authority: request.uri().authority().map(|authority| authority.as_str().to_owned()),
+            version: request.version(),
+            headers: request.headers().clone(),
+        }
+    }
+
+    /// As it leaves.
     pub(super) fn new(head: &request::Parts, request_target: String) -> Self {
         Self {
             method: head.method.clone(),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{StatusCode, request, response};
+use http::{Request, StatusCode, request, response};
 
 use super::{
     record::{Client, Exchange, Refusal, ReplyHead, RequestHead, Send, SendKind},
@@ -110,16 +110,16 @@ impl Recording {
     }
 
     /// The request as the client sent it. `head.uri` as received.
-    pub fn request(&self, head: &request::Parts, target: Option<&Target>) {
+    pub fn request<B>(&self, request: &Request<B>, target: Option<&Target>) {
         self.inner.with(|exchange| {
-            exchange.method = head.method.clone();
+            exchange.method = request.method().clone();
             exchange.url = match target {
-                Some(target) => format!("{target}{}", crate::auth::scheme::origin_form(&head.uri)),
-                None => head.uri.to_string(),
+                Some(target) => format!("{target}{}", crate::auth::scheme::origin_form(request.uri())),
+                None => request.uri().to_string(),
             };
             exchange.target = target.cloned();
             if exchange.level >= Level::Heads {
-                exchange.request = Some(RequestHead::new(head, head.uri.to_string()));
+                exchange.request = Some(RequestHead::of(request));
             }
         });
     }

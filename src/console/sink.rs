@@ -206,11 +206,15 @@ impl Console {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// A recording for a new exchange, or `None` if nobody looks.
-    pub fn begin(&self, client: &Client, at: SystemTime) -> Option<Recording> {
+    /// A recording for a new exchange, or `None` if nobody looks. `who` says whose it is and when it began.
+    pub fn begin(&self, who: impl FnOnce() -> (Client, SystemTime)) -> Option<Recording> {
         let id = self.shared.tally.exchanges.fetch_add(1, Ordering::Relaxed) + 1;
         let kept = self.shared.store.as_ref().is_some_and(Store::admits);
-        (kept || self.shared.is_shown()).then(|| Recording::new(Arc::clone(&self.shared), id, client, at, kept))
+        if !kept && !self.shared.is_shown() {
+            return None;
+        }
+        let (client, at) = who();
+        Some(Recording::new(Arc::clone(&self.shared), id, &client, at, kept))
     }
 
     /// What is kept, if anything is.

@@ -73,7 +73,7 @@ fn console(change: impl FnOnce(&mut ConsoleOptions)) -> Fixture {
 
 impl Fixture {
     fn begin(&self) -> Recording {
-        self.console.begin(&Client::default(), SystemTime::UNIX_EPOCH).unwrap()
+        self.console.begin(|| (Client::default(), SystemTime::UNIX_EPOCH)).unwrap()
     }
 
     fn shown(&self) -> String {
@@ -86,12 +86,16 @@ fn target() -> Target {
     Target::from_authority(Scheme::Https, "api.github.com").unwrap()
 }
 
-fn request_parts(uri: &str, headers: &[(&str, &[u8])]) -> request::Parts {
+fn request(uri: &str, headers: &[(&str, &[u8])]) -> Request<()> {
     let mut builder = Request::get(uri);
     for (name, value) in headers {
         builder = builder.header(*name, *value);
     }
-    builder.body(()).unwrap().into_parts().0
+    builder.body(()).unwrap()
+}
+
+fn request_parts(uri: &str, headers: &[(&str, &[u8])]) -> request::Parts {
+    request(uri, headers).into_parts().0
 }
 
 fn response_parts(status: u16, headers: &[(&str, &[u8])]) -> response::Parts {
@@ -125,7 +129,7 @@ fn record(recording: &Recording) {
     let uri = "https://api.github.com/user/repos?per_page=5";
     let came: &[(&str, &[u8])] =
         &[("host", b"api.github.com"), ("user-agent", b"curl/8.5"), ("x-old", b"1"), ("x-two", b"a")];
-    recording.request(&request_parts(uri, came), Some(&target()));
+    recording.request(&request(uri, came), Some(&target()));
     recording.rule(None);
     let send = recording.send(SendKind::Request);
     send.link(&link(), false);
@@ -202,7 +206,7 @@ fn the_ticker_is_one_line() {
 fn a_resend_shows_the_first_status_and_the_last() {
     let fixture = console(|_| {});
     let recording = fixture.begin();
-    recording.request(&request_parts("https://api.github.com/", &[]), Some(&target()));
+    recording.request(&request("https://api.github.com/", &[]), Some(&target()));
     recording.send(SendKind::Request).reply(&response_parts(401, &[]));
     recording.send(SendKind::Token { credential: "acme".into() }).reply(&response_parts(200, &[]));
     recording.send(SendKind::Request).reply(&response_parts(200, &[]));
@@ -218,7 +222,7 @@ fn refusals_name_their_id() {
     for level in [Level::Ticker, Level::Heads] {
         let fixture = console(|options| options.level = level);
         let recording = fixture.begin();
-        recording.request(&request_parts("https://api.github.com/", &[]), Some(&target()));
+        recording.request(&request("https://api.github.com/", &[]), Some(&target()));
         recording.refused(StatusCode::BAD_GATEWAY, "credential-missing", &format!("no {TOKEN}"));
         recording.finish(None);
         let text = fixture.shown();
@@ -294,7 +298,7 @@ fn hostile_payloads_are_inert_in_every_view() {
             let fixture = console(mode);
             let recording = fixture.begin();
             let text = String::from_utf8_lossy(&payload).into_owned();
-            recording.request(&request_parts("https://api.github.com/", &[]), Some(&target()));
+            recording.request(&request("https://api.github.com/", &[]), Some(&target()));
             recording.note(text.clone());
             let send = recording.send(SendKind::Token { credential: text.as_str().into() });
             let mut info = link();
@@ -375,7 +379,7 @@ fn what_schemes_marked_as_secret_is_masked_although_unknown() {
     for (mode, is_raw) in modes.into_iter().zip([false, true, false]) {
         let fixture = console(mode);
         let recording = fixture.begin();
-        recording.request(&request_parts("https://api.github.com/w?q=1", &[]), Some(&target()));
+        recording.request(&request("https://api.github.com/w?q=1", &[]), Some(&target()));
         let send = recording.send(SendKind::Request);
         let mut head = request_parts("https://api.github.com/w?q=1&appid=unknown1", &[]);
         let mut value = http::HeaderValue::from_static("unknown2");
@@ -418,7 +422,7 @@ fn a_rule_decides_how_much_is_kept() {
     {
         let fixture = console(|options| options.level = Level::Bodies);
         let recording = fixture.begin();
-        recording.request(&request_parts("https://api.github.com/", &[("x-seen", b"1")]), Some(&target()));
+        recording.request(&request("https://api.github.com/", &[("x-seen", b"1")]), Some(&target()));
         recording.rule(Some(&rule(record_as)));
         assert_eq!(recording.wants_heads(), heads);
         let send = recording.send(SendKind::Request);
@@ -504,13 +508,13 @@ fn ascii_terminals_get_ascii() {
 #[test]
 fn a_quiet_console_records_nothing_and_still_announces() {
     let fixture = console(|options| options.level = Level::Quiet);
-    assert!(fixture.console.begin(&Client::default(), SystemTime::now()).is_none());
+    assert!(fixture.console.begin(|| (Client::default(), SystemTime::now())).is_none());
     fixture.console.tunnel(&Client::default(), &target(), 1, 1, SystemTime::now(), None);
     fixture.console.announce(&format!("cannot read {TOKEN}\x1b[0m"));
     assert_eq!(fixture.shown(), "");
     assert_eq!(fixture.err.text(), "countersign: cannot read ghp_…9f2c\\x1b[0m\n");
     assert_eq!(fixture.console.counts().exchanges, 2);
-    assert!(Console::default().begin(&Client::default(), SystemTime::now()).is_none());
+    assert!(Console::default().begin(|| (Client::default(), SystemTime::now())).is_none());
 }
 
 #[test]

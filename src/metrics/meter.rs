@@ -122,6 +122,8 @@ impl Drop for Ending {
 pub struct Measure {
     ending: Ending,
     begun: Instant,
+    /// When somebody else has last been waited for.
+    last: Instant,
     upstream: Duration,
     credential: Option<Duration>,
     client: Duration,
@@ -134,6 +136,7 @@ impl Measure {
         Self {
             ending: Ending { meter: Some(Arc::clone(meter)), outcome: Outcome::Abandoned },
             begun,
+            last: begun,
             upstream: Duration::ZERO,
             credential: None,
             client: Duration::ZERO,
@@ -142,17 +145,25 @@ impl Measure {
 
     /// Since `from` an upstream was waited for.
     pub fn upstream(&mut self, from: Instant) {
-        self.upstream += from.elapsed();
+        let waited = self.since(from);
+        self.upstream += waited;
     }
 
     /// Since `from` a credential was waited for.
     pub fn credential(&mut self, from: Instant) {
-        *self.credential.get_or_insert_default() += from.elapsed();
+        let waited = self.since(from);
+        *self.credential.get_or_insert_default() += waited;
     }
 
     /// Since `from` the client's body was waited for.
     pub fn client(&mut self, from: Instant) {
-        self.client += from.elapsed();
+        let waited = self.since(from);
+        self.client += waited;
+    }
+
+    fn since(&mut self, from: Instant) -> Duration {
+        self.last = Instant::now();
+        self.last.saturating_duration_since(from)
     }
 
     /// The answer is ours: the error of this number.
@@ -165,7 +176,7 @@ impl Measure {
         let ending = Ending { meter: self.ending.meter.take(), outcome: Outcome::Abandoned };
         if let Some(meter) = &ending.meter {
             let others = self.upstream + self.client + self.credential.unwrap_or_default();
-            meter.added.observe(self.begun.elapsed().saturating_sub(others));
+            meter.added.observe(self.last.saturating_duration_since(self.begun).saturating_sub(others));
             meter.upstream.observe(self.upstream);
             if let Some(waited) = self.credential {
                 meter.credential.observe(waited);

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The body of one exchange's request, from which each send takes its own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RequestBody {
     kind: Kind,
     size: SizeHint,
@@ -38,14 +38,23 @@ pub struct RequestBody {
     fault: Option<Arc<OnceLock<AuthError>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Kind {
+    #[default]
     Empty,
     Whole(Bytes),
     /// Streams once.
-    Once(Option<Incoming>, Arc<AtomicBool>),
+    Once(Option<Incoming>, Arc<Progress>),
     /// Streams, and again from the copy.
     Kept(Arc<Mutex<Kept>>),
+}
+
+/// How far a stream has come that is forgotten as it goes.
+#[derive(Debug, Default)]
+struct Progress {
+    ended: AtomicBool,
+    /// The client broke it off.
+    broken: AtomicBool,
 }
 
 /// A stream with a bounded copy of what it gave.
@@ -61,6 +70,8 @@ struct Kept {
     overflow: bool,
     trailers: Option<http::HeaderMap>,
     ended: bool,
+    /// The client broke it off.
+    broken: bool,
     /// Which send may read on; an older one that is still alive reads nothing.
     reader: u8,
 }
@@ -77,37 +88,38 @@ pub enum ReadError {
 }
 
 impl RequestBody {
-    /// Sets the body up as its scheme needs it; `limit` bounds what is kept. Reads it now for [`BodyUse::Whole`], and
-    /// its beginning for [`BodyUse::Prefix`] and [`BodyUse::Most`]. `converses`: it may be one side of a conversation.
-    pub async fn new(incoming: Incoming, usage: BodyUse, limit: usize, converses: bool) -> Result<Self, ReadError> {
+    /// Sets the body up as its scheme needs it; `limit` bounds what is kept. One that the scheme wants to look at is
+    /// then to be [read](Self::read).
+    pub fn new(incoming: Incoming, usage: BodyUse, limit: usize) -> Self {
         let size = incoming.size_hint();
-        let mut beginning = None;
-        let kind = if incoming.is_end_stream() {
-            Kind::Empty
-        } else {
-            match usage {
-                BodyUse::Pass => Kind::Once(Some(incoming), Arc::default()),
-                BodyUse::Replay => Kind::Kept(Arc::new(Mutex::new(Kept::new(incoming, limit)))),
-                BodyUse::Prefix(bytes) => {
-                    let mut kept = Kept::new(incoming, limit);
-                    beginning = Some(Box::new(kept.read_ahead(bytes).await?));
-                    Kind::Kept(Arc::new(Mutex::new(kept)))
-                }
-                BodyUse::Most => {
-                    let mut kept = Kept::new(incoming, limit);
-                    let (bytes, complete) =
-                        if kept.overflow { Default::default() } else { kept.read_ahead(limit).await? };
-                    if complete && kept.trailers.is_none() {
-                        Kind::Whole(bytes)
-                    } else {
-                        beginning = Some(Box::new((bytes, complete)));
-                        Kind::Kept(Arc::new(Mutex::new(kept)))
-                    }
-                }
-                BodyUse::Whole => Kind::Whole(read_whole(incoming, limit, converses).await?),
-            }
+        let kind = match usage {
+            _ if incoming.is_end_stream() => Kind::Empty,
+            BodyUse::Replay => Kind::Kept(Arc::new(Mutex::new(Kept::new(incoming, limit)))),
+            _ => Kind::Once(Some(incoming), Arc::default()),
         };
-        Ok(Self { kind, size, beginning, fault: None })
+        Self { kind, size, beginning: None, fault: None }
+    }
+
+    /// Reads all of a new body for [`BodyUse::Whole`], its beginning for [`BodyUse::Prefix`] and [`BodyUse::Most`].
+    /// `converses`: it may be one side of a conversation.
+    pub async fn read(&mut self, usage: BodyUse, limit: usize, converses: bool) -> Result<(), ReadError> {
+        let Kind::Once(incoming, _) = &mut self.kind else { return Ok(()) };
+        let Some(incoming) = incoming.take() else { return Ok(()) };
+        if usage == BodyUse::Whole {
+            self.kind = Kind::Whole(read_whole(incoming, limit, converses).await?);
+            return Ok(());
+        }
+        let wanted = if let BodyUse::Prefix(bytes) = usage { bytes } else { limit };
+        let mut kept = Kept::new(incoming, limit);
+        let hopeless = usage == BodyUse::Most && kept.overflow;
+        let (bytes, complete) = if hopeless { Default::default() } else { kept.read_ahead(wanted).await? };
+        if usage == BodyUse::Most && complete && kept.trailers.is_none() {
+            self.kind = Kind::Whole(bytes);
+        } else {
+            self.beginning = Some(Box::new((bytes, complete)));
+            self.kind = Kind::Kept(Arc::new(Mutex::new(kept)));
+        }
+        Ok(())
     }
 
     /// What a scheme may see of it: all or its beginning, and whether it is all.
@@ -177,8 +189,17 @@ impl RequestBody {
     pub fn is_sent(&self) -> bool {
         match &self.kind {
             Kind::Empty | Kind::Whole(_) => true,
-            Kind::Once(_, done) => done.load(Ordering::Acquire),
+            Kind::Once(_, progress) => progress.ended.load(Ordering::Acquire),
             Kind::Kept(kept) => lock(kept).ended,
+        }
+    }
+
+    /// True if the client broke it off while it was sent.
+    pub fn is_broken(&self) -> bool {
+        match &self.kind {
+            Kind::Empty | Kind::Whole(_) => false,
+            Kind::Once(_, progress) => progress.broken.load(Ordering::Acquire),
+            Kind::Kept(kept) => lock(kept).broken,
         }
     }
 
@@ -195,8 +216,8 @@ impl RequestBody {
             Kind::Empty => Source::Whole(None),
             Kind::Whole(bytes) if reframe.is_none() => return full(bytes.clone(), tap.as_ref()),
             Kind::Whole(bytes) => Source::Whole(Some(bytes.clone())),
-            Kind::Once(incoming, done) => match incoming.take() {
-                Some(incoming) => Source::Once(incoming, Arc::clone(done)),
+            Kind::Once(incoming, progress) => match incoming.take() {
+                Some(incoming) => Source::Once(incoming, Arc::clone(progress)),
                 None => return SendBody::Empty,
             },
             Kind::Kept(kept) => {
@@ -285,7 +306,7 @@ enum Framing {
 #[derive(Debug)]
 enum Source {
     Whole(Option<Bytes>),
-    Once(Incoming, Arc<AtomicBool>),
+    Once(Incoming, Arc<Progress>),
     Kept { reader: u8, at: usize, kept: Arc<Mutex<Kept>> },
 }
 
@@ -329,10 +350,12 @@ impl Source {
     fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
         match self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Once(incoming, done) => {
+            Self::Once(incoming, progress) => {
                 let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-                if frame.is_none() || incoming.is_end_stream() {
-                    done.store(true, Ordering::Release);
+                if matches!(frame, Some(Err(_))) {
+                    progress.broken.store(true, Ordering::Release);
+                } else if frame.is_none() || incoming.is_end_stream() {
+                    progress.ended.store(true, Ordering::Release);
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
@@ -381,6 +404,7 @@ impl Kept {
             overflow,
             trailers: None,
             ended: false,
+            broken: false,
             reader: 0,
         }
     }
@@ -445,7 +469,7 @@ impl Kept {
                 }
                 self.ended = self.incoming.is_end_stream();
             }
-            Some(Err(_)) => {}
+            Some(Err(_)) => self.broken = true,
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }

@@ -45,39 +45,27 @@ const MAX_SENDS: u8 = 4;
 const MAX_DRAIN: usize = 64 << 10;
 /// Time for reading a refused answer to its end.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// What the client did to its own body.
+const BROKEN_OFF: &str = "the body broke off";
 /// Time for the beginning of an answer's body that a credential wants to see.
 const PREFIX_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Forwards one request and gives the answer for the client: the origin's, or our own.
 pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Target) -> Response<OutBody> {
     let begun = Instant::now();
-    let recording = conn.proxy.console.begin(&conn.client(), conn.proxy.clock.now());
+    let recording = conn.begin_recording();
     if let Some(recording) = &recording {
-        let (parts, body) = request.into_parts();
-        recording.request(&parts, Some(target));
-        // Boxed: without a recording there should be no room for one.
-        return Box::pin(finish(conn, recording, Request::from_parts(parts, body), target, begun)).await;
+        recording.request(&request, Some(target));
     }
     let snapshot = conn.proxy.snapshot();
-    Exchange::new(conn, &snapshot, target, None).run(request, begun).await.unwrap_or_else(ProxyError::into_response)
-}
-
-async fn finish(
-    conn: &Connection,
-    recording: &Recording,
-    request: Request<Incoming>,
-    target: &Target,
-    begun: Instant,
-) -> Response<OutBody> {
-    let snapshot = conn.proxy.snapshot();
-    match Exchange::new(conn, &snapshot, target, Some(recording)).run(request, begun).await {
-        Ok(response) => response,
-        Err(error) => {
-            recording.refused(error.status(), error.id.as_str(), &error.detail);
-            recording.finish(None);
-            error.into_response()
-        }
-    }
+    let exchange = Exchange { conn, snapshot: &snapshot, target, recording: recording.as_ref(), begun };
+    let rule = exchange.find_rule(&request);
+    let mut measure = exchange.measure(&request, rule);
+    let result = match exchange.prepare(request, rule) {
+        Ok(mut prepared) => exchange.run(&mut prepared, &mut measure).await,
+        Err(error) => Err(error),
+    };
+    result.unwrap_or_else(|error| exchange.refuse(error, &mut measure))
 }
 
 /// Everything that holds for all sends of one exchange.
@@ -86,14 +74,15 @@ struct Exchange<'a> {
     snapshot: &'a Snapshot,
     target: &'a Target,
     recording: Option<&'a Recording>,
+    begun: Instant,
 }
 
 /// The request as it goes out, and what must be known to send it again.
-struct Prepared {
+struct Prepared<'a> {
     head: request::Parts,
     body: RequestBody,
-    rule: Option<Arc<Rule>>,
-    auth: Option<Arc<dyn AuthScheme>>,
+    rule: Option<&'a Rule>,
+    auth: Option<&'a dyn AuthScheme>,
     round: Round,
     /// The connection of the last send, where a handshake goes on on it.
     link: Option<Link>,
@@ -105,10 +94,10 @@ struct Prepared {
     expect: bool,
 }
 
-impl Prepared {
+impl Prepared<'_> {
     /// What the credential needs of the body, after what it has seen so far.
     fn body_use(&self) -> BodyUse {
-        self.auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use_in(&self.head, &self.round))
+        usage(self.auth, &self.head, &self.round)
     }
 
     /// The head for one send. A request that is hardly ever sent twice gives its own away and keeps a copy without its
@@ -120,6 +109,10 @@ impl Prepared {
         let copy = copy(&self.head);
         std::mem::replace(&mut self.head, copy)
     }
+}
+
+fn usage(auth: Option<&dyn AuthScheme>, head: &request::Parts, round: &Round) -> BodyUse {
+    auth.map_or(BodyUse::Pass, |auth| auth.body_use_in(head, round))
 }
 
 /// A head without its extensions.
@@ -146,79 +139,81 @@ struct Sent {
 }
 
 impl<'a> Exchange<'a> {
-    fn new(conn: &'a Connection, snapshot: &'a Snapshot, target: &'a Target, recording: Option<&'a Recording>) -> Self {
-        Self { conn, snapshot, target, recording }
-    }
-
-    async fn run(&self, request: Request<Incoming>, begun: Instant) -> Result<Response<OutBody>, ProxyError> {
-        let rule = self.find_rule(&request);
-        let meter = rule.as_ref().map_or(&self.conn.proxy.meters.unmatched, |rule| &rule.meter);
-        let mut measure = Measure::new(meter, begun);
-        tracing::debug!(
-            trace_id = trace::trace_id(request.headers()),
-            target = %self.target,
-            rule = rule.as_ref().map(|rule| rule.name.as_str()),
-            "request"
-        );
-        let result = self.answer_to(request, rule, &mut measure).await;
-        if let Err(error) = &result {
-            measure.refused(error.id.number());
+    async fn run(&self, prepared: &mut Prepared<'_>, measure: &mut Measure) -> Result<Response<OutBody>, ProxyError> {
+        if prepared.body_use() > BodyUse::Replay {
+            Box::pin(self.read_body(prepared, measure)).await?;
         }
-        result
-    }
-
-    async fn answer_to(
-        &self,
-        request: Request<Incoming>,
-        rule: Option<Arc<Rule>>,
-        measure: &mut Measure,
-    ) -> Result<Response<OutBody>, ProxyError> {
-        self.may_pass(rule.as_ref())?;
-        let auth = self.choose_auth(&request, rule.as_ref())?;
-        let mut prepared = self.prepare(request, rule, auth, measure).await?;
         for sends in 1..=MAX_SENDS {
-            self.make_ready(&mut prepared, measure).await?;
-            let mut sent = self.send(&mut prepared, sends == 1, measure).await?;
-            match self.review(&mut prepared, &mut sent, sends, measure).await? {
-                Verdict::Deliver => return self.deliver(prepared, sent, measure).await,
-                Verdict::Continue => {
-                    prepared.link = self.discard(&prepared, sent).await;
-                    if let Some(link) = &mut prepared.link
-                        && !timeout(DRAIN_PATIENCE, link.ready()).await.unwrap_or(false)
-                    {
-                        prepared.link = None;
-                    }
-                }
-                Verdict::Renew | Verdict::Retry | Verdict::Refuse => {
-                    if let Some(link) = self.discard(&prepared, sent).await {
-                        link.release();
-                    }
-                }
+            self.make_ready(prepared, measure).await?;
+            let mut sent = self.send(prepared, sends == 1, measure).await?;
+            let verdict = self.review(prepared, &mut sent, sends, measure).await?;
+            if verdict == Verdict::Deliver {
+                return self.deliver(prepared, sent, measure);
             }
-            if prepared.body_use() == BodyUse::Whole {
-                let from = Instant::now();
-                prepared.body.gather().await;
-                measure.client(from);
-            }
+            // Boxed, as all that is rare: the usual request should not carry the room for it.
+            Box::pin(self.send_again(prepared, sent, verdict, measure)).await;
         }
         // `review` delivers the answer to the last send, whatever it is.
         Err(ProxyError::new(ErrorId::CredentialRejected, "no send was accepted"))
     }
 
+    /// Between two sends: what becomes of the refused answer and its connection, and the rest of the body if it turns
+    /// out that the credential needs it.
+    async fn send_again(&self, prepared: &mut Prepared<'_>, sent: Sent, verdict: Verdict, measure: &mut Measure) {
+        let link = self.discard(prepared, sent).await;
+        if verdict == Verdict::Continue {
+            prepared.link = link;
+            if let Some(link) = &mut prepared.link
+                && !timeout(DRAIN_PATIENCE, link.ready()).await.unwrap_or(false)
+            {
+                prepared.link = None;
+            }
+        } else if let Some(link) = link {
+            link.release();
+        }
+        if prepared.body_use() == BodyUse::Whole {
+            let from = Instant::now();
+            prepared.body.gather().await;
+            measure.client(from);
+        }
+    }
+
+    /// Begins to count the request.
+    fn measure(&self, request: &Request<Incoming>, rule: Option<&Rule>) -> Measure {
+        tracing::debug!(
+            trace_id = trace::trace_id(request.headers()),
+            target = %self.target,
+            rule = rule.map(|rule| rule.name.as_str()),
+            "request"
+        );
+        Measure::new(rule.map_or(&self.conn.proxy.meters.unmatched, |rule| &rule.meter), self.begun)
+    }
+
+    /// The answer is our own: why there is no other.
+    #[cold]
+    fn refuse(&self, error: ProxyError, measure: &mut Measure) -> Response<OutBody> {
+        measure.refused(error.id.number());
+        if let Some(recording) = self.recording {
+            recording.refused(error.status(), error.id.as_str(), &error.detail);
+            recording.finish(None);
+        }
+        error.into_response()
+    }
+
     /// Finds the rule.
-    fn find_rule(&self, request: &Request<Incoming>) -> Option<Arc<Rule>> {
-        let rule = self.snapshot.rules.find(&self.lookup(request)).cloned();
-        if let Some(rule) = &rule {
+    fn find_rule(&self, request: &Request<Incoming>) -> Option<&'a Rule> {
+        let rule = self.snapshot.rules.find(&self.lookup(request));
+        if let Some(rule) = rule {
             rule.decided.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(recording) = self.recording {
-            recording.rule(rule.as_ref());
+            recording.rule(rule);
         }
-        rule
+        rule.map(AsRef::as_ref)
     }
 
     /// What no rule matches passes or is refused, as configured.
-    fn may_pass(&self, rule: Option<&Arc<Rule>>) -> Result<(), ProxyError> {
+    fn may_pass(&self, rule: Option<&Rule>) -> Result<(), ProxyError> {
         if rule.is_none() && self.snapshot.settings.unmatched == Unmatched::Deny {
             let detail = format!("no rule matches a request to {} and `proxy.unmatched` is `deny`", self.target);
             return Err(ProxyError::new(ErrorId::Denied, detail));
@@ -241,9 +236,9 @@ impl<'a> Exchange<'a> {
     fn choose_auth(
         &self,
         request: &Request<Incoming>,
-        rule: Option<&Arc<Rule>>,
-    ) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
-        let Some((rule, auth)) = rule.and_then(|rule| rule.auth.as_ref().map(|auth| (rule, auth))) else {
+        rule: Option<&'a Rule>,
+    ) -> Result<Option<&'a dyn AuthScheme>, ProxyError> {
+        let Some((rule, auth)) = rule.and_then(|rule| rule.auth.as_deref().map(|auth| (rule, auth))) else {
             return Ok(None);
         };
         if request.method() == Method::TRACE {
@@ -254,7 +249,7 @@ impl<'a> Exchange<'a> {
             return Err(ProxyError::new(ErrorId::BadRequest, ambiguous_path(rule)));
         }
         match browser::access(request.method(), request.headers(), self.target, rule) {
-            Access::Allowed => Ok(Some(Arc::clone(auth))),
+            Access::Allowed => Ok(Some(auth)),
             Access::Preflight => Ok(None),
             Access::Foreign => {
                 let detail = format!(
@@ -266,14 +261,10 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Makes the request ready for its first send: connection fields off, the slots empty, the body as needed.
-    async fn prepare(
-        &self,
-        mut request: Request<Incoming>,
-        rule: Option<Arc<Rule>>,
-        auth: Option<Arc<dyn AuthScheme>>,
-        measure: &mut Measure,
-    ) -> Result<Prepared, ProxyError> {
+    /// Makes the request ready for its first send: its credential chosen, connection fields off, the slots empty.
+    fn prepare(&self, mut request: Request<Incoming>, rule: Option<&'a Rule>) -> Result<Prepared<'a>, ProxyError> {
+        self.may_pass(rule)?;
+        let auth = self.choose_auth(&request, rule)?;
         let version = request.version();
         let stripped = hop::strip_request(request.headers_mut(), version);
         let upgrade = stripped.upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
@@ -283,18 +274,22 @@ impl<'a> Exchange<'a> {
         }
         let client = self.conn.client_name_shared().filter(|name| *name != self.snapshot.settings.own_client);
         let mut round = Round { client, ..Round::new() };
-        let auth = make_room(&mut head, self.target, rule.as_deref(), auth, &mut round, self.recording)?;
-        let usage = auth.as_ref().map_or(BodyUse::Pass, |auth| auth.body_use_in(&head, &round));
+        let auth = make_room(&mut head, self.target, rule, auth, &mut round, self.recording)?;
         let limit = self.snapshot.settings.limits.body_buffer;
-        let reading = RequestBody::new(incoming, usage, limit, hop::is_conversation(&head));
-        let from = (usage > BodyUse::Replay).then(Instant::now);
-        let body = reading.await.map_err(|error| self.body_error(&error, limit))?;
-        if let Some(from) = from {
-            measure.client(from);
-        }
+        let body = RequestBody::new(incoming, usage(auth, &head, &round), limit);
         let logs_in = auth.is_none() && challenge::logs_in_connection(&head.headers);
         let expect = stripped.expect;
         Ok(Prepared { head, body, rule, auth, round, link: None, logs_in, pins: None, upgrade, expect })
+    }
+
+    /// Reads what the credential needs of the body before the first send.
+    async fn read_body(&self, prepared: &mut Prepared<'_>, measure: &mut Measure) -> Result<(), ProxyError> {
+        let limit = self.snapshot.settings.limits.body_buffer;
+        let (usage, converses) = (prepared.body_use(), hop::is_conversation(&prepared.head));
+        let from = Instant::now();
+        let read = prepared.body.read(usage, limit, converses).await;
+        measure.client(from);
+        read.map_err(|error| self.body_error(&error, limit))
     }
 
     fn body_error(&self, error: &ReadError, limit: usize) -> ProxyError {
@@ -311,21 +306,21 @@ impl<'a> Exchange<'a> {
             )
             .closing(),
             ReadError::Broken => {
-                let why = self.conn.shared.broken().map_or("the body broke off", |violation| violation.0);
+                let why = self.conn.shared.broken().map_or(BROKEN_OFF, |violation| violation.0);
                 ProxyError::new(ErrorId::BadRequest, why).closing()
             }
         }
     }
 
     /// Waits for a credential that has to be fetched. Without one the rule's `on_unavailable` decides.
-    async fn make_ready(&self, prepared: &mut Prepared, measure: &mut Measure) -> Result<(), ProxyError> {
-        let Some(auth) = &prepared.auth else { return Ok(()) };
-        let Ready::After(fetching) = auth.ready(self.conn.proxy.clock.now(), &prepared.round) else { return Ok(()) };
+    async fn make_ready(&self, prepared: &mut Prepared<'_>, measure: &mut Measure) -> Result<(), ProxyError> {
+        let Some(auth) = prepared.auth else { return Ok(()) };
+        let Ready::After(fetching) = auth.ready(&self.conn.proxy.clock, &prepared.round) else { return Ok(()) };
         let from = Instant::now();
         let fetched = CURRENT.scope(self.recording.cloned(), fetching).await;
         measure.credential(from);
         let Err(error) = fetched else { return Ok(()) };
-        match prepared.rule.as_ref().map_or(OnUnavailable::Refuse, |rule| rule.on_unavailable) {
+        match prepared.rule.map_or(OnUnavailable::Refuse, |rule| rule.on_unavailable) {
             OnUnavailable::Stale if auth.has_stale() => self.note(|| format!("{error}; using the old one")),
             OnUnavailable::Refuse | OnUnavailable::Stale => return Err(error.into()),
             OnUnavailable::Pass => {
@@ -345,7 +340,7 @@ impl<'a> Exchange<'a> {
     /// Asks the credential whether the answer will do.
     async fn review(
         &self,
-        prepared: &mut Prepared,
+        prepared: &mut Prepared<'_>,
         sent: &mut Sent,
         sends: u8,
         measure: &mut Measure,
@@ -355,7 +350,7 @@ impl<'a> Exchange<'a> {
             let detail = "the parent proxy refused our credentials; check `proxy.upstream.auth`";
             return Err(ProxyError::new(ErrorId::UpstreamConnect, detail));
         }
-        let Some(auth) = prepared.auth.clone() else { return Ok(Verdict::Deliver) };
+        let Some(auth) = prepared.auth else { return Ok(Verdict::Deliver) };
         let wanted = auth.reply_prefix(status, sent.response.headers(), &prepared.round).min(MAX_REPLY_PREFIX);
         if wanted > 0 {
             // A slow answer is judged by what has come of it.
@@ -419,7 +414,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Reads a refused answer to its end, if that is near. Gives its connection if it can be used again.
-    async fn discard(&self, prepared: &Prepared, sent: Sent) -> Option<Link> {
+    async fn discard(&self, prepared: &Prepared<'_>, sent: Sent) -> Option<Link> {
         let Sent { response, ahead, withheld, link, record, .. } = sent;
         if let (Some(record), Some(ahead)) = (&record, ahead) {
             record.reply_body(&ahead.bytes());
@@ -449,9 +444,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// Streams the answer to the client, or joins both connections if it switches protocols.
-    async fn deliver(
+    fn deliver(
         &self,
-        prepared: Prepared,
+        prepared: &mut Prepared<'_>,
         sent: Sent,
         measure: &mut Measure,
     ) -> Result<Response<OutBody>, ProxyError> {
@@ -461,15 +456,15 @@ impl<'a> Exchange<'a> {
         let (mut head, incoming) = response.into_parts();
         let version = head.version;
         let upgrade = hop::strip_response(&mut head.headers, version).upgrade;
-        if let Some(auth) = &prepared.auth {
+        if let Some(auth) = prepared.auth {
             auth.tidy(&mut head.headers, &prepared.round);
         }
-        reply::protect(&mut head, prepared.auth.as_deref(), self.conn.is_intercepted());
+        reply::protect(&mut head, prepared.auth, self.conn.is_intercepted());
         if prepared.auth.is_none() && self.conn.is_http1 {
             reply::announce_pins(&mut head);
         }
         head.version = Version::HTTP_11;
-        match (upstream, prepared.upgrade) {
+        match (upstream, prepared.upgrade.take()) {
             (Some(upstream), Some((asked, client))) => {
                 let records = self.recording.cloned().zip(record);
                 measure.answered().set(Outcome::of(head.status));
@@ -487,7 +482,8 @@ impl<'a> Exchange<'a> {
                     recording.response(&head);
                 }
                 let records = self.recording.cloned().zip(record);
-                let lease = Lease { link, request: prepared.body, pins: prepared.pins };
+                let request = std::mem::take(&mut prepared.body);
+                let lease = Lease { link, request, pins: prepared.pins.take() };
                 let ending = (measure.answered(), Outcome::of(head.status));
                 let delivery = Delivery::new(ahead, incoming, lease, records, ending, self.conn.shared.running());
                 Ok(Response::from_parts(head, OutBody::Delivery(delivery)))

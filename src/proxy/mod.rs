@@ -41,7 +41,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     clock::Clock,
     config::{ConnectPorts, Limits, Unmatched},
-    console::record::{Client, Console},
+    console::record::{Client, Console, Recording},
     metrics::Meters,
     rules::RuleSet,
     target::{Scheme, Target, TargetError},
@@ -165,6 +165,11 @@ impl Connection {
         }
     }
 
+    /// A recording of a request on this connection, if anybody looks.
+    pub fn begin_recording(&self) -> Option<Recording> {
+        self.proxy.console.begin(|| (self.client(), self.proxy.clock.now()))
+    }
+
     /// Who this is, for records.
     pub fn client(&self) -> Client {
         Client { peer: Some(self.peer), name: self.name.get().cloned() }
@@ -188,11 +193,12 @@ impl Connection {
     /// Counts and shows a request that was refused before it had a destination.
     pub fn report<B>(&self, request: &Request<B>, error: &ProxyError) {
         self.proxy.meters.unmatched.refused(error.id.number());
-        let Some(recording) = self.proxy.console.begin(&self.client(), self.proxy.clock.now()) else { return };
+        let Some(recording) = self.begin_recording() else { return };
+        // Nothing of its fields: it may be anybody's.
         let mut shown = Request::new(());
         *shown.method_mut() = request.method().clone();
         *shown.uri_mut() = request.uri().clone();
-        recording.request(&shown.into_parts().0, None);
+        recording.request(&shown, None);
         recording.refused(error.status(), error.id.as_str(), &error.detail);
         recording.finish(None);
     }

@@ -1,8 +1,6 @@
 //! Making room for a credential: the rule's edits, and what the client put where the credential goes, which is removed,
 //! kept, or a reason to refuse.
 
-use std::sync::Arc;
-
 use http::{HeaderName, HeaderValue, Version, header, request::Parts};
 
 use super::{
@@ -26,25 +24,25 @@ use crate::{
 ///
 /// # Errors
 /// A value of the client that the rule does not allow.
-pub fn make_room(
+pub fn make_room<'a>(
     head: &mut Parts,
     target: &Target,
     rule: Option<&Rule>,
-    auth: Option<Arc<dyn AuthScheme>>,
+    auth: Option<&'a dyn AuthScheme>,
     round: &mut Round,
     recording: Option<&Recording>,
-) -> Result<Option<Arc<dyn AuthScheme>>, ProxyError> {
+) -> Result<Option<&'a dyn AuthScheme>, ProxyError> {
     if head.version == Version::HTTP_2 {
         hop::join_cookies(&mut head.headers);
     }
     if let Some(rule) = rule {
         edit_headers(head, rule);
     }
-    if let Some(auth) = &auth {
+    if let Some(auth) = auth {
         auth.observe(head, round);
     }
     let auth = match (rule, auth) {
-        (Some(rule), Some(auth)) => clear_slots(head, auth.as_ref(), rule.existing, recording)?.then_some(auth),
+        (Some(rule), Some(auth)) => clear_slots(head, auth, rule.existing, recording)?.then_some(auth),
         (_, auth) => auth,
     };
     // A request of HTTP/2 or HTTP/1.0 may come without; an origin of HTTP/1 needs it.

@@ -5,7 +5,7 @@
 
 use std::{
     future::poll_fn,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Mutex, PoisonError},
     task::Poll,
     time::Duration,
@@ -18,10 +18,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub struct Timer(Mutex<Option<Pin<Box<Sleep>>>>);
 
 impl Timer {
-    /// Runs `work` for at most `limit`; `None` if that was not enough.
-    pub async fn limit<F: Future>(&self, limit: Duration, work: F) -> Option<F::Output> {
-        let mut work = pin!(work);
-        let due = Instant::now() + limit;
+    /// Runs `work` until `limit` has passed since `from`; `None` if that was not enough.
+    pub async fn limit<F: Future>(&self, from: Instant, limit: Duration, mut work: Pin<&mut F>) -> Option<F::Output> {
+        let due = from + limit;
         let mut sleep = self.take(due);
         let result = poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
@@ -53,7 +52,10 @@ impl Timer {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
+    use std::{
+        future::{pending, ready},
+        pin::pin,
+    };
 
     use super::*;
 
@@ -62,12 +64,12 @@ mod tests {
         let timer = Timer::default();
         for millis in [20, 20, 5, 60_000, 10] {
             let limit = Duration::from_millis(millis);
-            assert_eq!(timer.limit(limit, ready(7)).await, Some(7));
+            assert_eq!(timer.limit(Instant::now(), limit, pin!(ready(7))).await, Some(7));
             // Something that takes less, so that the kept timer fires early.
-            assert_eq!(timer.limit(limit, tokio::task::yield_now()).await, Some(()));
+            assert_eq!(timer.limit(Instant::now(), limit, pin!(tokio::task::yield_now())).await, Some(()));
             if millis < 1000 {
                 let started = Instant::now();
-                assert_eq!(timer.limit(limit, pending::<()>()).await, None);
+                assert_eq!(timer.limit(started, limit, pin!(pending::<()>())).await, None);
                 assert!(started.elapsed() >= limit);
             }
         }

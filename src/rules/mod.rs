@@ -150,10 +150,10 @@ impl RuleSet {
 
     /// True if a lenient server might read the path of a request that met `rule` so that another rule, or none, would be
     /// the right one: its credential might then go where it does not belong.
-    pub fn is_ambiguous(&self, lookup: &Lookup<'_>, rule: &Arc<Rule>) -> bool {
+    pub fn is_ambiguous(&self, lookup: &Lookup<'_>, rule: &Rule) -> bool {
         path::other_readings(lookup.path_and_query).iter().any(|reading| {
             let found = self.top.find(&Request::read_as(lookup, reading));
-            found.is_none_or(|found| !Arc::ptr_eq(found, rule))
+            found.is_none_or(|found| !std::ptr::eq(found.as_ref(), rule))
         })
     }
 

@@ -3,14 +3,16 @@
 use std::{
     fmt,
     future::poll_fn,
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
+use futures_util::future::{Either, FutureExt};
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version, header, request, uri::PathAndQuery};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
@@ -18,6 +20,7 @@ use hyper::{
     body::Incoming,
     client::conn::{TrySendError, http1, http2},
 };
+use pin_project_lite::pin_project;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Name};
 
 use super::{
@@ -100,24 +103,19 @@ impl Conn {
 }
 
 impl Conn {
-    /// Sends on HTTP/1.1 and runs the connection until the head of the answer is there.
-    async fn send(
-        &self,
+    /// Sends on HTTP/1.1. The future runs the connection until the head of the answer is there.
+    fn send<'a>(
+        &'a self,
         sender: &mut http1::SendRequest<SendBody>,
-        request: Request<SendBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<SendBody>>> {
-        let Some(driver) = &self.driver else { return sender.try_send_request(request).await };
-        let request = request.map(|body| match body {
-            SendBody::Stream(body) => SendBody::Watched(body, driver.sending()),
-            other => other,
-        });
-        let mut answer = pin!(sender.try_send_request(request));
-        let answer = poll_fn(|cx| driver.drive(cx, |cx| answer.as_mut().poll(cx))).await;
-        let is_upgrade = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS);
-        if is_upgrade || driver.is_sending() {
-            driver.detach();
+        mut request: Request<SendBody>,
+    ) -> impl Future<Output = Handed> + Send + use<'a> {
+        if let Some(driver) = &self.driver
+            && matches!(request.body(), SendBody::Stream(_))
+            && let SendBody::Stream(body) = std::mem::replace(request.body_mut(), SendBody::Empty)
+        {
+            *request.body_mut() = SendBody::Watched(body, driver.sending());
         }
-        answer
+        Driving { driver: self.driver.as_ref(), answer: sender.try_send_request(request) }
     }
 
     /// Waits until an HTTP/1.1 connection can take a request. False if it is closed.
@@ -133,6 +131,33 @@ impl Conn {
         if let Some(driver) = &self.driver {
             driver.look();
         }
+    }
+}
+
+/// What the HTTP library makes of a request.
+type Handed = Result<Response<Incoming>, TrySendError<Request<SendBody>>>;
+
+pin_project! {
+    /// An answer that is waited for, and the connection that has to be run for it.
+    struct Driving<'a, F> {
+        driver: Option<&'a Driver>,
+        #[pin]
+        answer: F,
+    }
+}
+
+impl<F: Future<Output = Handed>> Future for Driving<'_, F> {
+    type Output = Handed;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Handed> {
+        let mut this = self.project();
+        let Some(driver) = this.driver else { return this.answer.poll(cx) };
+        let answer = ready!(driver.drive(cx, |cx| this.answer.as_mut().poll(cx)));
+        let is_upgrade = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::SWITCHING_PROTOCOLS);
+        if is_upgrade || driver.is_sending() {
+            driver.detach();
+        }
+        Poll::Ready(answer)
     }
 }
 
@@ -154,6 +179,9 @@ pub struct SendError {
     /// The request, if it can be sent again as it is.
     pub unsent: Option<Box<Request<SendBody>>>,
 }
+
+/// The head of an answer, its body still to be read, or why there is none.
+pub type Answered = Result<Response<Answer>, SendError>;
 
 impl Link {
     /// What is known of the connection.
@@ -238,7 +266,7 @@ impl Link {
         }
         self.rest();
         if let Sender::Http1(sender) = self.sender {
-            self.shared.pool.put(&self.slot, sender, &self.conn);
+            self.shared.pool.put(&self.slot, sender, self.conn);
         }
     }
 
@@ -251,41 +279,43 @@ impl Link {
         }
     }
 
-    /// Sends one request and waits for the head of its answer.
+    /// Sends one request; the future waits for the head of its answer.
     ///
     /// `request.uri()` is in absolute form. On HTTP/1.1 it leaves in origin form with the `Host` field as given (in
     /// absolute form to a parent proxy); on HTTP/2 as pseudo-header fields. A 407 from a parent proxy is answered here
     /// as often as its credential finds something new, if the body can be sent again; one that comes back in spite of
     /// that is the parent's refusal.
-    pub async fn send(&mut self, mut request: Request<SendBody>) -> Result<Response<Answer>, SendError> {
+    // No `async fn`, and `pass` neither: each of them would keep a copy of the request in its future, and move it there.
+    pub fn send(&mut self, mut request: Request<SendBody>) -> impl Future<Output = Answered> + Send {
         if self.conn.version == Version::HTTP_2 {
             to_http2(&mut request, self);
-            return self.pass(request).await;
+            return Either::Left(self.pass(request));
         }
         *request.version_mut() = Version::HTTP_11;
         if self.conn.hop == Hop::Origin {
             to_origin_form(request.uri_mut());
-            return self.pass(request).await;
+            return Either::Left(self.pass(request));
         }
         // Boxed: the common case should not carry the room for this one.
-        Box::pin(self.send_to_parent(request)).await
+        Either::Right(Box::pin(self.send_to_parent(request)))
     }
 
-    async fn pass(&mut self, request: Request<SendBody>) -> Result<Response<Answer>, SendError> {
-        let result = match &mut self.sender {
-            Sender::Http1(sender) => self.conn.send(sender, request).await,
-            Sender::Http2 { sender, .. } => sender.try_send_request(request).await,
+    fn pass(&mut self, request: Request<SendBody>) -> impl Future<Output = Answered> + Send {
+        let Self { conn, sender, reused, .. } = self;
+        let handed = match sender {
+            Sender::Http1(sender) => Either::Left(conn.send(sender, request)),
+            Sender::Http2 { sender, .. } => Either::Right(sender.try_send_request(request)),
         };
-        match result {
+        handed.map(|answer| match answer {
             Ok(answer) => {
-                self.reused = true;
-                Ok(answer.map(|body| Answer::new(body, self.conn.clone())))
+                *reused = true;
+                Ok(answer.map(|body| Answer::new(body, Arc::clone(conn))))
             }
             Err(mut error) => {
                 let unsent = error.take_message().map(Box::new);
                 Err(SendError { error: error.into_error(), unsent })
             }
-        }
+        })
     }
 
     async fn send_to_parent(&mut self, mut request: Request<SendBody>) -> Result<Response<Answer>, SendError> {

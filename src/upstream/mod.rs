@@ -29,7 +29,7 @@ pub use counts::PoolCounts;
 pub use dial::{is_refusal, refusal};
 pub use fetch::describe;
 use http::Version;
-pub use link::{Link, SendError};
+pub use link::{Answered, Link, SendError};
 pub use parent::{came_from_us, pseudonym};
 pub use pins::Pins;
 pub use settings::{ParentProxy, UpstreamSettings};
@@ -69,6 +69,12 @@ impl Upstream {
         if changed {
             self.0.pool.clear();
         }
+    }
+
+    /// Leases a pooled connection, if there is one that can take a request at once. `now` may be a little ago: it tells
+    /// which connections have been idle for too long.
+    pub fn pooled(&self, want: &Want<'_>, now: Instant) -> Result<Option<Link>, LinkError> {
+        pool::take(&self.0, self.0.settings.load_full(), want, now)
     }
 
     /// Leases a connection: a pooled one if it fits, else a new one.
@@ -142,6 +148,12 @@ pub struct Want<'a> {
     pub client: Option<&'a str>,
     /// Do not take a pooled connection (a resend after a stale one).
     pub fresh: bool,
+}
+
+impl Want<'_> {
+    fn must_be_http1(&self) -> bool {
+        self.http1_only || self.binding.is_some_and(|binding| binding.http1_only)
+    }
 }
 
 /// What is known of a connection, for the console.

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     auth::scheme::{AuthError, AuthScheme, BodyPlan, Hop, LinkState, Outgoing, Ready, Reply, Round, Trace, Verdict},
-    clock,
+    clock::{self, Clock},
     console::record::{CURRENT, SendKind, SendRecording},
     secret::Secret,
     target::{Host, Target},
@@ -146,7 +146,7 @@ pub(super) async fn authorize(
     lent: Lent<'_>,
     round: &mut Round,
 ) -> Result<BodyPlan, LinkError> {
-    if let Ready::After(work) = auth.ready(shared.clock.now(), round) {
+    if let Ready::After(work) = auth.ready(&shared.clock, round) {
         work.await?;
     }
     round.link = lent.state;
@@ -289,7 +289,7 @@ pub(super) async fn socks5(mut io: Stream, proxy: &ParentProxy, target: &Target)
 
 /// The user name and password of a credential (RFC 1929 knows nothing else).
 async fn login_of(auth: &dyn AuthScheme) -> Result<(String, Secret), LinkError> {
-    if let Ready::After(fetching) = auth.ready(std::time::SystemTime::now(), &Round::default()) {
+    if let Ready::After(fetching) = auth.ready(&Clock::system(), &Round::default()) {
         fetching.await?;
     }
     let login = auth.login().ok_or_else(|| {

@@ -172,12 +172,28 @@ enum Step {
     Dial(Option<watch::Sender<Outcome>>),
 }
 
+/// A pooled connection, if one can take a request at once. `now` tells which ones have been idle for too long.
+pub(super) fn take(
+    shared: &Arc<Shared>,
+    settings: Arc<Settings>,
+    want: &Want<'_>,
+    now: Instant,
+) -> Result<Option<Link>, LinkError> {
+    if want.fresh {
+        return Ok(None);
+    }
+    let slot = shared.pool.slot(&settings, want)?;
+    let Some((sender, conn)) = slot.take(&shared.pool, want, now) else { return Ok(None) };
+    shared.pool.counts.reused.add_one();
+    Ok(Some(Link { sender, conn, slot, shared: Arc::clone(shared), settings, reused: true }))
+}
+
 /// Leases a connection.
 pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: &Want<'_>) -> Result<Link, LinkError> {
     let asked = Instant::now();
     shared.start_sweeping();
     let slot = shared.pool.slot(settings, want)?;
-    let must = want.http1_only || want.binding.is_some_and(|binding| binding.http1_only);
+    let must = want.must_be_http1();
     let mut http1_only = must || (want.prefer_http1 && !slot.lock().refuses_http1);
     let link = |sender, conn, reused| Link {
         sender,
@@ -378,22 +394,42 @@ impl Slot {
         self.target == *want.target && KeyRest::of(settings, want).is_ok_and(|rest| rest == self.rest)
     }
 
+    /// A connection that can take a request at once.
+    fn take(&self, pool: &Pool, want: &Want<'_>, now: Instant) -> Option<(Sender, Arc<Conn>)> {
+        loop {
+            let mut state = self.lock();
+            if !(want.must_be_http1() || want.prefer_http1 && !state.refuses_http1)
+                && let Some(taken) = state.take_common(now, |_| true)
+            {
+                return Some(taken);
+            }
+            let idle = state.take_idle(pool, now)?;
+            drop(state);
+            idle.conn.look();
+            if idle.sender.is_ready() {
+                return Some((Sender::Http1(idle.sender), idle.conn));
+            }
+            if !idle.sender.is_closed() {
+                // It may need a moment; this is no place to wait.
+                pool.put(self, idle.sender, idle.conn);
+                return None;
+            }
+        }
+    }
+
     /// With `fresh`, only connections opened since then will do.
     fn next_step(&self, pool: &Pool, http1_only: bool, fresh: Option<Instant>, now: Instant) -> Step {
         let mut state = self.lock();
         if !http1_only {
-            state.common.retain(|common| !common.sender.is_closed());
             let young = |common: &Common| fresh.is_none_or(|fresh| common.conn.opened >= fresh);
-            if let Some(common) = state.common.iter_mut().find(|common| common.has_room() && young(common)) {
-                common.used = now;
-                let (sender, conn) = common.sit();
+            if let Some((sender, conn)) = state.take_common(now, young) {
                 return Step::Take(sender, conn);
             }
         }
         if fresh.is_none()
-            && let Some(step) = state.take_idle(pool, now)
+            && let Some(idle) = state.take_idle(pool, now)
         {
-            return step;
+            return Step::Try(idle);
         }
         if http1_only || self.target.scheme == Scheme::Http || state.speaks == Speaks::Http1 {
             return Step::Dial(None);
@@ -408,13 +444,21 @@ impl Slot {
 }
 
 impl State {
+    /// A seat on an HTTP/2 connection that has room and `fits`.
+    fn take_common(&mut self, now: Instant, fits: impl Fn(&Common) -> bool) -> Option<(Sender, Arc<Conn>)> {
+        self.common.retain(|common| !common.sender.is_closed());
+        let common = self.common.iter_mut().find(|common| common.has_room() && fits(common))?;
+        common.used = common.used.max(now);
+        Some(common.sit())
+    }
+
     /// The newest idle connection that is not too old.
-    fn take_idle(&mut self, pool: &Pool, now: Instant) -> Option<Step> {
+    fn take_idle(&mut self, pool: &Pool, now: Instant) -> Option<Idle> {
         loop {
             let idle = self.idle.pop()?;
             pool.idle.fetch_sub(1, Ordering::Relaxed);
             if !idle.sender.is_closed() && now.saturating_duration_since(idle.since) <= IDLE_TIMEOUT {
-                return Some(Step::Try(idle));
+                return Some(idle);
             }
         }
     }
@@ -454,13 +498,13 @@ impl Pool {
     }
 
     /// Keeps a connection whose exchange is over.
-    pub(super) fn put(&self, slot: &Slot, sender: http1::SendRequest<SendBody>, conn: &Arc<Conn>) {
+    pub(super) fn put(&self, slot: &Slot, sender: http1::SendRequest<SendBody>, conn: Arc<Conn>) {
         if sender.is_closed() || self.idle.load(Ordering::Relaxed) >= MAX_IDLE {
             return;
         }
         let mut state = slot.lock();
         if state.idle.len() < MAX_IDLE_PER_KEY && !state.forgotten {
-            state.idle.push(Idle { sender, conn: conn.clone(), since: Instant::now() });
+            state.idle.push(Idle { sender, conn, since: Instant::now() });
             self.idle.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -114,6 +114,9 @@ async fn play(entries: &[Entry]) -> BTreeMap<String, Outcome> {
     outcomes
 }
 
+/// Requests that end in the middle.
+const CUT_OFF: [&str; 1] = ["invalid rfc9112_chunked_missing_final_crlf_01"];
+
 fn first_line(answer: &str) -> &str {
     answer.lines().next().unwrap_or("(closed)")
 }
@@ -124,7 +127,9 @@ fn report(entries: &[Entry], outcomes: &BTreeMap<String, Outcome>) -> (usize, us
     for entry in entries {
         let outcome = &outcomes[&entry.name];
         let ok = outcome.reached && first_line(&outcome.answer).ends_with(" 200 OK");
-        match (entry.valid, outcome.reached, ok) {
+        // Whether its head had left when the client broke it off is a matter of time; refused it must be.
+        let cut_off = CUT_OFF.contains(&&*entry.name) && first_line(&outcome.answer).ends_with(" 400 Bad Request");
+        match (entry.valid, outcome.reached && !cut_off, ok) {
             (false, true, _) => {
                 passed += 1;
                 eprintln!("passed on: {} ({}): {}", entry.name, entry.why, first_line(&outcome.answer));

@@ -168,8 +168,8 @@ impl AuthScheme for AwsSigv4 {
         self.case(dummy, &service, head.uri.scheme_str() == Some("https")).body_use(head)
     }
 
-    fn ready<'a>(&'a self, now: SystemTime, _: &'a Round) -> Ready<'a> {
-        self.material.ready(now)
+    fn ready<'a>(&'a self, clock: &'a Clock, _: &'a Round) -> Ready<'a> {
+        self.material.ready(clock.now())
     }
 
     fn apply(&self, out: &mut Outgoing<'_>, round: &mut Round) -> Result<(), AuthError> {

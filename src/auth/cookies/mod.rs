@@ -30,7 +30,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use futures_util::future::BoxFuture;
@@ -283,7 +282,7 @@ impl AuthScheme for Cookies {
         &self.slots
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.values.ready()
     }
 

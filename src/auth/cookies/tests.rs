@@ -39,7 +39,7 @@ impl Session {
             request.headers.insert(header::COOKIE, HeaderValue::from_static(own));
         }
         let mut round = Self::round(client);
-        if let Ready::After(wait) = self.scheme.ready(self.context.clock.now(), &round) {
+        if let Ready::After(wait) = self.scheme.ready(&self.context.clock, &round) {
             wait.await.unwrap();
         }
         for slot in self.scheme.slots() {
@@ -129,7 +129,7 @@ async fn an_imported_file_fills_the_jar_and_is_read_again() {
     assert!(!format!("{:?}", app.scheme).contains("CANARY"));
     std::fs::write(&file, "CANARY\n").unwrap();
     let round = Round::new();
-    let Ready::After(wait) = app.scheme.ready(app.context.clock.now(), &round) else { panic!("a file is looked at") };
+    let Ready::After(wait) = app.scheme.ready(&app.context.clock, &round) else { panic!("a file is looked at") };
     let error = wait.await.unwrap_err();
     assert!(
         error.message.contains("credential `app`: `import`: line 1 has not") && !error.message.contains("CANARY"),

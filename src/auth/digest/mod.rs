@@ -16,7 +16,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::SystemTime,
 };
 
 use futures_util::future::BoxFuture;
@@ -38,7 +37,7 @@ use super::{
     held::{Field, Held, header_value, not_ready},
     scheme::{BodyUse, Hop, MAX_REPLY_PREFIX, Outgoing, Ready, Reply, Round, Slot, Verdict, request_target},
 };
-use crate::{config::text::Text, secret::Secret, target::Target};
+use crate::{clock::Clock, config::text::Text, secret::Secret, target::Target};
 
 /// `digest:`
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -202,7 +201,7 @@ impl AuthScheme for Digest {
         }
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, round: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, round: &'a Round) -> Ready<'a> {
         let login = self.login.ready();
         let turn = round.state::<Memo>().and_then(|memo| memo.turn.as_ref()).filter(|turn| !turn.has_come());
         let Some(turn) = turn else { return login };

@@ -9,7 +9,7 @@ mod sign;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
@@ -259,7 +259,7 @@ impl AuthScheme for Edgegrid {
         if head.method == Method::POST { BodyUse::Prefix(self.max_body().max(1)) } else { BodyUse::Replay }
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.keys.ready()
     }
 

@@ -230,7 +230,7 @@ impl AuthScheme for Hawk {
         if self.config.include_payload_hash { BodyUse::Whole } else { BodyUse::Replay }
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.login.ready()
     }
 

@@ -296,7 +296,7 @@ impl AuthScheme for Hmac {
         }
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.material.ready()
     }
 

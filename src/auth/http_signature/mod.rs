@@ -9,10 +9,7 @@ mod component;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::UNIX_EPOCH};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::BoxFuture;
@@ -32,6 +29,7 @@ use super::{
     jose::{self, SigningKey, lenient_base64},
     scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict, request_target},
 };
+use crate::clock::Clock;
 use crate::config::{text::Text, units::HumanDuration};
 
 /// `http_signature:`
@@ -288,7 +286,7 @@ impl AuthScheme for HttpSignature {
         round.state_mut::<Memory>().brought = [lines(SIGNATURE_INPUT), lines(SIGNATURE)];
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.key.ready()
     }
 

@@ -34,6 +34,7 @@ use super::{
     scheme::{Binding, Outgoing, Ready, Round, Slot, next_binding_id},
 };
 use crate::{
+    clock::Clock,
     config::{
         read::ConfigPath,
         text::{Reference, Text},
@@ -281,7 +282,7 @@ impl AuthScheme for Mtls {
         self.identity.current().as_ref().map(|entry| entry.value.binding.clone())
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.identity.ready()
     }
 
@@ -347,7 +348,7 @@ mod tests {
         let scheme = config(dir.path()).build("bank", &context()).unwrap();
         let first = scheme.binding().expect("read when built");
         let look = async || {
-            if let Ready::After(wait) = scheme.ready(SystemTime::now(), &Round::default()) {
+            if let Ready::After(wait) = scheme.ready(&Clock::system(), &Round::default()) {
                 wait.await.unwrap();
             }
             scheme.binding().unwrap().id
@@ -408,7 +409,7 @@ mod tests {
                 assert!(error.contains(said) && !error.contains("CANARY"), "{error}");
             }
             write_pfx(&path, encryption, "CANARY-pass");
-            if let Ready::After(wait) = scheme.ready(SystemTime::now(), &Round::new()) {
+            if let Ready::After(wait) = scheme.ready(&Clock::system(), &Round::new()) {
                 wait.await.unwrap();
             }
             assert_ne!(scheme.binding().unwrap().id, first.id, "a renewed file is another identity");

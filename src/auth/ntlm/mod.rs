@@ -11,7 +11,7 @@ mod talk;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, header, request::Parts};
@@ -30,6 +30,7 @@ use super::{
     held::{Field, Held, not_ready},
     scheme::{Binding, BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict, next_binding_id},
 };
+use crate::clock::Clock;
 use crate::config::text::Text;
 
 /// `ntlm:`
@@ -247,7 +248,7 @@ impl AuthScheme for Ntlm {
         self.identity.current().as_ref().map(|entry| entry.value.binding.clone())
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         self.identity.ready()
     }
 

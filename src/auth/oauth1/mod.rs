@@ -110,7 +110,7 @@ impl AuthScheme for Oauth1 {
         if is_form(head) || self.config.include_body_hash { BodyUse::Whole } else { BodyUse::Replay }
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, _: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
         match (&self.login, self.material.ready()) {
             (None, ready) => ready,
             (Some(login), Ready::Now) if login.has_token() => Ready::Now,

@@ -30,6 +30,7 @@ mod request;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
     use super::{Secret, record::Record};
+    use crate::clock::Clock;
 
     /// A stored record, read and written again.
     pub fn rewritten(text: &str) -> Option<String> {
@@ -40,7 +41,7 @@ pub mod fuzzing {
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use http::request::Parts;
@@ -64,7 +65,7 @@ use super::{
     token_facts as jwt,
     vitals::Vitals,
 };
-use crate::secret::Secret;
+use crate::{clock::Clock, secret::Secret};
 
 impl Build for Oauth2Config {
     fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<dyn AuthScheme>, Vec<String>> {
@@ -120,9 +121,9 @@ impl AuthScheme for Oauth2 {
         }
     }
 
-    fn ready<'a>(&'a self, now: SystemTime, round: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, clock: &'a Clock, round: &'a Round) -> Ready<'a> {
         let account = self.accounts.of(round);
-        if matches!(account.tokens.ready(now), Ready::Now) {
+        if matches!(account.tokens.ready(clock.now()), Ready::Now) {
             return Ready::Now;
         }
         Ready::After(Box::pin(async move { account.obtain().await }))

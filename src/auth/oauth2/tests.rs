@@ -164,12 +164,12 @@ async fn a_token_is_renewed_ahead_while_the_old_one_serves() {
     let scheme = setup.build(robot());
     ready(&*scheme, &setup.context).await.unwrap();
     setup.clock.advance(89);
-    assert!(matches!(scheme.ready(setup.context.clock.now(), &Round::default()), Ready::Now));
+    assert!(matches!(scheme.ready(&setup.context.clock, &Round::default()), Ready::Now));
     tokio::task::yield_now().await;
     assert_eq!(setup.hits(), 1);
     setup.clock.advance(2);
     for _ in 0..3 {
-        assert!(matches!(scheme.ready(setup.context.clock.now(), &Round::default()), Ready::Now));
+        assert!(matches!(scheme.ready(&setup.context.clock, &Round::default()), Ready::Now));
     }
     assert_eq!(authorization(&*scheme, &setup.context), "Bearer AT1");
     for _ in 0..100 {
@@ -181,7 +181,7 @@ async fn a_token_is_renewed_ahead_while_the_old_one_serves() {
     assert_eq!(authorization(&*scheme, &setup.context), "Bearer AT2");
     assert_eq!(setup.hits(), 2);
     setup.clock.advance(101);
-    assert!(matches!(scheme.ready(setup.context.clock.now(), &Round::default()), Ready::After(_)));
+    assert!(matches!(scheme.ready(&setup.context.clock, &Round::default()), Ready::After(_)));
 }
 
 #[tokio::test]
@@ -293,7 +293,7 @@ async fn odd_answers_that_hold_a_token_are_read() {
         ready(&*scheme, &setup.context).await.unwrap();
         assert_eq!(authorization(&*scheme, &setup.context), "Bearer AT", "{body}");
         let good =
-            |scheme: &dyn AuthScheme| matches!(scheme.ready(setup.context.clock.now(), &Round::default()), Ready::Now);
+            |scheme: &dyn AuthScheme| matches!(scheme.ready(&setup.context.clock, &Round::default()), Ready::Now);
         setup.clock.advance(lives.unwrap_or(1_000_000_000) - 1);
         assert!(good(&*scheme), "{body}");
         setup.clock.advance(1);

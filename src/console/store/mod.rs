@@ -157,7 +157,8 @@ impl Store {
     /// True if the next exchange is to be kept; else it is counted.
     pub(super) fn admits(&self) -> bool {
         let mut pace = self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        let admitted = pace.admit(Instant::now());
+        // What would find the queue full when it is over need not be recorded first.
+        let admitted = self.shared.queue.has_room() && pace.admit(Instant::now());
         drop(pace);
         if !admitted {
             self.shared.passed_over.fetch_add(1, Ordering::Relaxed);
@@ -375,11 +376,10 @@ impl Renderer {
                 let row = Row::of(exchange, Some(&self.redactor));
                 let environment = self.environment.as_deref();
                 let detail = json::stored(exchange, &self.redactor, environment, self.body_limit);
-                (row, bytes_of(&detail))
+                (row, detail)
             }
             Item::Tunnel(tunnel) => {
-                let detail = json::of_tunnel(tunnel, &self.redactor);
-                (Row::of_tunnel(tunnel, &self.redactor), bytes_of(&detail))
+                (Row::of_tunnel(tunnel, &self.redactor), json::stored_tunnel(tunnel, &self.redactor))
             }
         }
     }

@@ -1,6 +1,10 @@
 //! One send of an exchange: a connection, the credential on the head, the request out, the head of the answer back.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Instant,
+};
 
 use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, header, request};
 
@@ -10,7 +14,7 @@ use super::{
         error::{ErrorId, ProxyError},
         reply,
     },
-    Exchange, Prepared, Sent, copy,
+    BROKEN_OFF, Exchange, Prepared, Sent, copy,
 };
 use crate::{
     auth::scheme::{BodyPlan, BodyUse, Hop, LinkState, Outgoing, Trace, request_target},
@@ -18,7 +22,7 @@ use crate::{
     metrics::Measure,
     rules::NamedAddresses,
     upstream::{
-        self, Link, Want,
+        self, Answered, Link, Want,
         body::{Answer, SendBody},
     },
 };
@@ -27,15 +31,13 @@ impl Exchange<'_> {
     /// Leases a connection and sends the request on it. A pooled connection that turns out dead is replaced.
     pub(super) async fn send(
         &self,
-        prepared: &mut Prepared,
+        prepared: &mut Prepared<'_>,
         first: bool,
         measure: &mut Measure,
     ) -> Result<Sent, ProxyError> {
         let mut fresh = false;
         loop {
-            let asked = Instant::now();
-            let (mut link, state) = self.lease(prepared, fresh).await?;
-            measure.upstream(asked);
+            let (mut link, state) = self.lease(prepared, fresh, measure).await?;
             let judges = prepared.body_use() != BodyUse::Pass;
             let mut head = prepared.head_for_send(judges);
             let (trace, plan) = self.apply(prepared, &mut head, &link, state)?;
@@ -49,7 +51,10 @@ impl Exchange<'_> {
             let (idempotent, version) = (head.method.is_idempotent(), prepared.head.version);
             let outgoing = self.outgoing(Request::from_parts(head, body), version, gate, record.as_ref());
             let sent_at = Instant::now();
-            let answer = self.answer(&mut link, outgoing, &prepared.body).await?;
+            let answer = {
+                let mut sending = pin!(link.send(outgoing));
+                self.answer(sending.as_mut(), sent_at, &prepared.body).await?
+            };
             measure.upstream(sent_at);
             match answer {
                 Ok(mut response) => {
@@ -67,7 +72,7 @@ impl Exchange<'_> {
                     }
                     let safe = error.unsent.is_some() || (link.is_reused() && idempotent);
                     if fresh || !safe || !prepared.body.can_resend() {
-                        return Err(self.send_error(&error.why));
+                        return Err(self.send_error(&error.why, &prepared.body));
                     }
                     if let Some(extensions) = error.unsent {
                         prepared.head.extensions = extensions;
@@ -79,12 +84,17 @@ impl Exchange<'_> {
     }
 
     /// The connection for the next send: the one of the send before if a handshake goes on on it, else a leased one.
-    async fn lease(&self, prepared: &mut Prepared, fresh: bool) -> Result<(Link, LinkState), ProxyError> {
+    async fn lease(
+        &self,
+        prepared: &mut Prepared<'_>,
+        fresh: bool,
+        measure: &mut Measure,
+    ) -> Result<(Link, LinkState), ProxyError> {
         if let Some(link) = prepared.link.take().filter(|_| !fresh) {
             return Ok((link, LinkState::Continued));
         }
-        let binding = prepared.auth.as_ref().and_then(|auth| auth.binding());
-        let policy = prepared.rule.as_ref().map_or(&self.conn.proxy.default_tls, |rule| &rule.tls);
+        let binding = prepared.auth.and_then(|auth| auth.binding());
+        let policy = prepared.rule.map_or(&self.conn.proxy.default_tls, |rule| &rule.tls);
         let want = Want {
             target: self.target,
             binding: binding.as_ref(),
@@ -102,10 +112,15 @@ impl Exchange<'_> {
                 return Ok((link, LinkState::Fresh));
             }
         }
-        let leasing = self.conn.proxy.upstream.link(want);
-        let link = match self.recording {
-            Some(recording) => CURRENT.scope(Some(recording.clone()), leasing).await?,
-            None => leasing.await?,
+        let upstream = &self.conn.proxy.upstream;
+        let link = match upstream.pooled(&want, self.begun)? {
+            Some(link) => link,
+            None => {
+                let from = Instant::now();
+                let leased = Box::pin(CURRENT.scope(self.recording.cloned(), upstream.link(want))).await;
+                measure.upstream(from);
+                leased?
+            }
         };
         if prepared.logs_in && link.version() <= Version::HTTP_11 {
             // Of use to this client alone, and only where its requests come one by one.
@@ -119,14 +134,14 @@ impl Exchange<'_> {
     /// Lets the credential write itself onto the head.
     fn apply(
         &self,
-        prepared: &mut Prepared,
+        prepared: &mut Prepared<'_>,
         head: &mut request::Parts,
         link: &Link,
         state: LinkState,
     ) -> Result<(Trace, BodyPlan), ProxyError> {
         let mut trace = Trace::default();
         let mut plan = BodyPlan::AsIs;
-        if let Some(auth) = &prepared.auth {
+        if let Some(auth) = prepared.auth {
             prepared.round.link = state;
             let (body, complete) = prepared.body.seen();
             let lent = self.recording.is_some_and(Recording::wants_heads).then_some(&mut trace);
@@ -153,7 +168,7 @@ impl Exchange<'_> {
     }
 
     /// Holds the body back for `Expect: 100-continue` where the origin can answer it; else drops the expectation.
-    fn gate(&self, prepared: &Prepared, head: &mut request::Parts, link: &Link, first: bool) -> Option<Arc<Gate>> {
+    fn gate(&self, prepared: &Prepared<'_>, head: &mut request::Parts, link: &Link, first: bool) -> Option<Arc<Gate>> {
         if !prepared.expect {
             return None;
         }
@@ -193,16 +208,15 @@ impl Exchange<'_> {
     /// Waits for the head of the answer, at most `response_timeout` after the request has left.
     async fn answer(
         &self,
-        link: &mut Link,
-        request: Request<SendBody>,
+        mut sending: Pin<&mut impl Future<Output = Answered>>,
+        sent_at: Instant,
         body: &RequestBody,
     ) -> Result<Result<Response<Answer>, Failed>, ProxyError> {
         let limit = self.snapshot.settings.limits.response_timeout;
-        let sending = link.send(request);
-        tokio::pin!(sending);
+        let mut from = sent_at.into();
         loop {
             let was_sent = body.is_sent();
-            match self.conn.shared.timer.limit(limit, &mut sending).await {
+            match self.conn.shared.timer.limit(from, limit, sending.as_mut()).await {
                 Some(Ok(response)) => {
                     if self.conn.is_http1 {
                         self.conn.shared.interim_written().await;
@@ -213,7 +227,7 @@ impl Exchange<'_> {
                     let unsent = error.unsent.map(|request| request.into_parts().0.extensions);
                     return Ok(Err(Failed { why: upstream::describe(&error.error), unsent }));
                 }
-                None if !was_sent => {}
+                None if !was_sent => from = tokio::time::Instant::now(),
                 None => {
                     let detail = format!("{} did not answer within {} s", self.target, limit.as_secs());
                     return Err(ProxyError::new(ErrorId::UpstreamTimeout, detail));
@@ -222,9 +236,10 @@ impl Exchange<'_> {
         }
     }
 
-    fn send_error(&self, why: &str) -> ProxyError {
+    fn send_error(&self, why: &str, body: &RequestBody) -> ProxyError {
         match self.conn.shared.broken() {
             Some(violation) => ProxyError::new(ErrorId::BadRequest, violation.0).closing(),
+            None if body.is_broken() => ProxyError::new(ErrorId::BadRequest, BROKEN_OFF).closing(),
             None if upstream::is_refusal(why) => {
                 ProxyError::new(ErrorId::UpstreamTls, format!("{}: {}", self.target, upstream::refusal(why)))
             }

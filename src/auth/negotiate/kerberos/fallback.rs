@@ -17,6 +17,7 @@ use crate::auth::{
     ntlm::Ntlm,
     scheme::{Binding, BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
+use crate::clock::Clock;
 
 /// Both mechanisms, or Kerberos alone.
 #[derive(Debug)]
@@ -92,9 +93,9 @@ impl AuthScheme for WithFallback {
         self.with(round, |scheme, own| scheme.observe(head, own));
     }
 
-    fn ready<'a>(&'a self, now: SystemTime, round: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, clock: &'a Clock, round: &'a Round) -> Ready<'a> {
         let (scheme, own) = self.look(round);
-        let Ready::After(wait) = scheme.ready(now, own.unwrap_or(&NO_ROUND)) else { return Ready::Now };
+        let Ready::After(wait) = scheme.ready(clock, own.unwrap_or(&NO_ROUND)) else { return Ready::Now };
         let fallback = self.ntlm.as_ref().zip(round.state::<Talk>());
         Ready::After(Box::pin(async move {
             let Err(error) = wait.await else { return Ok(()) };
@@ -103,7 +104,7 @@ impl AuthScheme for WithFallback {
                 return Err(error);
             }
             tracing::info!(%error, "NTLM in place of Kerberos");
-            match ntlm.ready(now, &talk.ntlm) {
+            match ntlm.ready(clock, &talk.ntlm) {
                 Ready::Now => Ok(()),
                 Ready::After(wait) => wait.await,
             }

@@ -31,6 +31,7 @@ use crate::{
         ntlm::{ChannelBinding, remove_tokens},
         scheme::{Binding, BodyUse, Hop, LinkState, Outgoing, Ready, Reply, Round, Slot, Verdict, next_binding_id},
     },
+    clock::Clock,
     secret::Secret,
     target::{Scheme, Target},
 };
@@ -329,7 +330,7 @@ impl AuthScheme for Kerberos {
         round.state_mut::<Talk>().target = Target::from_uri(&head.uri).ok();
     }
 
-    fn ready<'a>(&'a self, _: SystemTime, round: &'a Round) -> Ready<'a> {
+    fn ready<'a>(&'a self, _: &'a Clock, round: &'a Round) -> Ready<'a> {
         let wait = match self.identity.ready() {
             Ready::Now => None,
             Ready::After(wait) => Some(wait),

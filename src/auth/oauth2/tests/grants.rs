@@ -58,7 +58,7 @@ async fn without_auto_refresh_no_refresh_token_is_spent() {
     for _ in 0..2 {
         ready(&*scheme, &setup.context).await.unwrap();
         setup.clock.advance(95);
-        assert!(matches!(scheme.ready(setup.context.clock.now(), &ROUND), Ready::Now), "not ahead of its end");
+        assert!(matches!(scheme.ready(&setup.context.clock, &ROUND), Ready::Now), "not ahead of its end");
         setup.clock.advance(6);
     }
     assert!(setup.endpoint.bodies().iter().all(|body| body.starts_with("grant_type=client_credentials")));
@@ -153,7 +153,7 @@ async fn the_clients_own_token_is_exchanged_once_per_subject() {
         }
         let mut round = Round::default();
         scheme.observe(&request, &mut round);
-        if let Ready::After(wait) = scheme.ready(setup.context.clock.now(), &round) {
+        if let Ready::After(wait) = scheme.ready(&setup.context.clock, &round) {
             wait.await?;
         }
         apply(&*scheme, &mut request, &mut round, &setup.context)?;
@@ -177,9 +177,9 @@ async fn an_exchanged_token_does_not_outlive_its_subject() {
     let scheme = setup.build(with(exchanging(), value!({"subject": subject})));
     ready(&*scheme, &setup.context).await.unwrap();
     setup.clock.advance(29);
-    assert!(matches!(scheme.ready(setup.context.clock.now(), &ROUND), Ready::Now));
+    assert!(matches!(scheme.ready(&setup.context.clock, &ROUND), Ready::Now));
     setup.clock.advance(1);
-    assert!(matches!(scheme.ready(setup.context.clock.now(), &ROUND), Ready::After(_)));
+    assert!(matches!(scheme.ready(&setup.context.clock, &ROUND), Ready::After(_)));
 }
 
 #[tokio::test]

@@ -325,7 +325,7 @@ async fn clients_of_the_proxy_have_their_own_tokens_unless_they_share() {
         let scheme = setup.build(with(robot(), value!({"share": share})));
         for client in [None, Some("ci"), Some("dev"), Some("ci")] {
             let round = Round { client: client.map(Arc::from), ..Round::new() };
-            if let Ready::After(wait) = scheme.ready(setup.context.clock.now(), &round) {
+            if let Ready::After(wait) = scheme.ready(&setup.context.clock, &round) {
                 wait.await.unwrap();
             }
         }
@@ -336,7 +336,7 @@ async fn clients_of_the_proxy_have_their_own_tokens_unless_they_share() {
     let scheme = setup.build(seeded());
     for client in [None, Some("ci")] {
         let round = Round { client: client.map(Arc::from), ..Round::new() };
-        if let Ready::After(wait) = scheme.ready(setup.context.clock.now(), &round) {
+        if let Ready::After(wait) = scheme.ready(&setup.context.clock, &round) {
             wait.await.unwrap();
         }
     }
