@@ -11,10 +11,20 @@ use crate::{auth::scheme::Slot, config::RedactConfig};
 /// The names whose values are masked. Compared without case, `-` and `_`: `accessToken` is `access_token`.
 #[derive(Debug)]
 pub(super) struct Names {
-    headers: HashSet<String, RandomState>,
-    query: HashSet<String, RandomState>,
-    json: HashSet<String, RandomState>,
+    headers: NameSet,
+    query: NameSet,
+    json: NameSet,
 }
+
+/// Names in the form that [`normal`] gives them. Asked for every field and every member of a body.
+#[derive(Debug, Default)]
+struct NameSet {
+    names: HashSet<String, RandomState>,
+    /// A bit for each [`hint`] that some name gives.
+    hints: [u64; HINTS / 64],
+}
+
+const HINTS: usize = 512;
 
 /// What a body is, as far as masking and showing are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,20 +145,34 @@ fn normal(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// Whether `names` hold this one. Asked for every field and every member of a body: nothing is allocated.
-fn holds(names: &HashSet<String, RandomState>, name: &str) -> bool {
-    let mut space = [0; LONGEST_NAME];
-    let mut length = 0;
-    for byte in name.bytes().filter(|byte| !matches!(byte, b'-' | b'_')) {
-        let Some(place) = space.get_mut(length) else { return names.contains(&normal(name)) };
-        *place = byte.to_ascii_lowercase();
-        length += 1;
-    }
-    std::str::from_utf8(&space[..length]).is_ok_and(|name| names.contains(name))
+/// A number that depends on the normal form of a name alone, and is had without making that.
+fn hint(name: &str) -> usize {
+    let matters = |byte: &u8| !matches!(byte, b'-' | b'_');
+    let length = name.bytes().filter(matters).count();
+    let first = name.bytes().find(matters).unwrap_or(0).to_ascii_lowercase();
+    let last = name.bytes().rev().find(matters).unwrap_or(0).to_ascii_lowercase();
+    ((length * 37) ^ (usize::from(first) * 11) ^ (usize::from(last) * 5)) % HINTS
 }
 
-/// Bytes of a name without `-` and `_` that are compared without an allocation.
-const LONGEST_NAME: usize = 64;
+impl NameSet {
+    /// Whether this is one of them, however it is written. Hardly any name is, and most are told by their hint.
+    fn holds(&self, name: &str) -> bool {
+        let hint = hint(name);
+        self.hints[hint / 64] >> (hint % 64) & 1 == 1 && self.names.contains(&normal(name))
+    }
+}
+
+impl FromIterator<String> for NameSet {
+    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
+        let mut set = Self::default();
+        for name in names {
+            let hint = hint(&name);
+            set.hints[hint / 64] |= 1 << (hint % 64);
+            set.names.insert(name);
+        }
+        set
+    }
+}
 
 impl Names {
     pub(super) fn new(config: &RedactConfig) -> Self {
@@ -231,7 +255,7 @@ impl Redactor {
             "cookie" => value_of_pairs(value, b';', usize::MAX),
             "set-cookie" => value_of_pairs(value, b';', 1),
             name if URL_HEADERS.contains(&name) => self.url_spans(value, &[]),
-            name if holds(&self.names().headers, name) => vec![masked(value, 0..value.len())],
+            name if self.names().headers.holds(name) => vec![masked(value, 0..value.len())],
             _ => Vec::new(),
         }
     }
@@ -262,7 +286,7 @@ impl Redactor {
             let Some(equals) = memchr::memchr(b'=', piece) else { continue };
             let name = percent_encoding::percent_decode(&piece[..equals]).decode_utf8_lossy();
             let is_ours = injected.iter().any(|slot| matches!(slot, Slot::Query(query) if *query == name));
-            if is_ours || holds(&self.names().query, name.trim()) {
+            if is_ours || self.names().query.holds(name.trim()) {
                 let (inner, mask) = masked(text, range.start + equals + 1..range.end);
                 spans.push((inner.start + offset..inner.end + offset, mask));
             }
@@ -279,7 +303,7 @@ impl Redactor {
             let Some(end) = memchr::memchr2(b'>', b'<', tag).filter(|end| tag[*end] == b'>') else { continue };
             let name = tag[..end].split(u8::is_ascii_whitespace).next().unwrap_or_default();
             let local = memchr::memrchr(b':', name).map_or(name, |colon| &name[colon + 1..]);
-            if !holds(&names.json, &String::from_utf8_lossy(local)) {
+            if !names.json.holds(&String::from_utf8_lossy(local)) {
                 continue;
             }
             let start = open + 1 + end + 1;
@@ -301,7 +325,7 @@ impl Redactor {
             at = end + 1;
             let Some(value) = member_value(text, at) else { continue };
             let name = String::from_utf8_lossy(&text[quote + 1..end.min(text.len())]);
-            if !holds(&names.json, &name) {
+            if !names.json.holds(&name) {
                 continue;
             }
             match text.get(value) {
@@ -407,4 +431,32 @@ fn parameter_spans(value: &[u8], from: usize) -> Vec<Span> {
         }
     }
     spans
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The hint only ever spares a look: it never hides a name, in whatever way that is written.
+        #[test]
+        fn a_hint_hides_no_name(
+            at in 0..SECRETS.len() + QUERY.len(),
+            upper in prop::collection::vec(any::<bool>(), 64),
+            joints in prop::collection::vec("[-_]{0,2}", 64),
+            other in "[a-zA-Z_-]{0,12}|\\PC{0,6}",
+        ) {
+            let names = Names::new(&RedactConfig::default());
+            let name = SECRETS.iter().chain(QUERY).nth(at).unwrap();
+            let written: String = name
+                .chars()
+                .zip(upper.iter().zip(&joints))
+                .map(|(c, (upper, joint))| format!("{}{joint}", if *upper { c.to_ascii_uppercase() } else { c }))
+                .collect();
+            prop_assert!(names.query.holds(&written), "{written}");
+            prop_assert_eq!(names.query.holds(&other), names.query.names.contains(&normal(&other)));
+        }
+    }
 }

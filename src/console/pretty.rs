@@ -80,8 +80,8 @@ fn looks_like_text(bytes: &[u8]) -> bool {
         Err(error) => error.error_len().is_none(),
     };
     // Without a branch for each byte.
-    let is_odd = |byte: u8| byte.is_ascii_control() & !byte.is_ascii_whitespace() & (byte != 0x1b);
-    is_utf8 && !sample.iter().fold(false, |odd, byte| odd | is_odd(*byte))
+    let is_odd = |byte: u8| u8::from(byte.is_ascii_control() & !byte.is_ascii_whitespace() & (byte != 0x1b));
+    is_utf8 && sample.iter().fold(0, |odd, byte| odd | is_odd(*byte)) == 0
 }
 
 /// A captured body for a dump. Without any kept byte only its size.

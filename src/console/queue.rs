@@ -37,9 +37,9 @@ impl<T> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// True if less than half of the room is taken.
+    /// True if a push would not drop anything now.
     pub(super) fn has_room(&self) -> bool {
-        self.lock().items.len() < self.limit / 2
+        self.lock().items.len() < self.limit
     }
 
     /// Adds an item, or gives it back if the queue is full.

@@ -33,6 +33,8 @@ pub const MIN_LENGTH: usize = 4;
 pub const MAX_SECRETS: usize = 4096;
 /// Bytes of a form that go into the automaton; the rest is compared.
 const PREFIX: usize = 24;
+/// Prefixes that are searched for without an automaton, which is as many as processors can compare at once.
+const GLANCED_AT: usize = 64;
 /// Bytes whose other readings are made at once.
 pub(super) const PART: usize = 128 << 10;
 /// Bytes of the longest escape of one character: two `\uXXXX`.
@@ -73,12 +75,16 @@ struct Remembered {
 #[derive(Default)]
 struct Search {
     automaton: Option<AhoCorasick>,
+    /// Tells much faster than the automaton whether it would find anything: hardly any text holds a secret. Set where
+    /// there are few.
+    glance: Option<AhoCorasick>,
     /// For each pattern of the automaton the forms that begin with it.
     by_prefix: Vec<Vec<usize>>,
     forms: Vec<Form>,
     /// Indices of `forms` in the order of their bytes.
     sorted: Vec<usize>,
     longest: usize,
+    shortest: usize,
 }
 
 struct Form {
@@ -188,7 +194,8 @@ impl Redactor {
             return spans;
         }
         let search = self.search();
-        if search.forms.is_empty() {
+        // No other reading of a text is longer than the text.
+        if search.forms.is_empty() || (bytes.len() < search.shortest && !cut) {
             return spans;
         }
         search.find(bytes, cut, &mut |span| spans.push(span));
@@ -250,10 +257,23 @@ impl Search {
         let longest = forms.iter().map(|form| form.bytes.len()).max().unwrap_or(0);
         // Building fails only beyond billions of states, which `MAX_SECRETS` and `PREFIX` rule out.
         let automaton = AhoCorasick::builder().match_kind(MatchKind::Standard).build(&prefixes).ok();
-        Self { automaton, by_prefix, forms, sorted, longest }
+        let glance = (prefixes.len() <= GLANCED_AT)
+            .then(|| AhoCorasick::builder().match_kind(MatchKind::LeftmostFirst).build(&prefixes).ok())
+            .flatten();
+        let shortest = forms.iter().map(|form| form.bytes.len()).min().unwrap_or(0);
+        Self { automaton, glance, by_prefix, forms, sorted, longest, shortest }
     }
 
     fn find(&self, bytes: &[u8], cut: bool, found: &mut dyn FnMut(Span)) {
+        if self.glance.as_ref().is_none_or(|glance| glance.is_match(bytes)) {
+            self.find_whole(bytes, found);
+        }
+        if cut {
+            self.find_begun(bytes, found);
+        }
+    }
+
+    fn find_whole(&self, bytes: &[u8], found: &mut dyn FnMut(Span)) {
         let Some(automaton) = &self.automaton else { return };
         let mut done = 0;
         for hit in automaton.find_overlapping_iter(bytes) {
@@ -269,9 +289,6 @@ impl Search {
                     found((if form.base64 { widen(bytes, range) } else { range }, Arc::clone(&form.mask)));
                 }
             }
-        }
-        if cut {
-            self.find_begun(bytes, found);
         }
     }
 

@@ -71,6 +71,8 @@ pub(super) fn each_view(bytes: &[u8], look: &mut dyn FnMut(&View)) {
 
 /// The length of the head, if `bytes` are a chunked HTTP/1 message.
 pub(super) fn chunked_head(bytes: &[u8]) -> Option<usize> {
+    // Most texts are no messages, and this is asked of each.
+    memchr::memchr(b'\r', bytes)?;
     let end = memchr::memmem::find(bytes, b"\r\n\r\n")? + 4;
     let head = bytes[..end].to_ascii_lowercase();
     memchr::memmem::find(&head, b"\r\ntransfer-encoding:").map(|_| end)

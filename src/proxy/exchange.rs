@@ -61,10 +61,11 @@ pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Tar
     let exchange = Exchange { conn, snapshot: &snapshot, target, recording: recording.as_ref(), begun };
     let rule = exchange.find_rule(&request);
     let mut measure = exchange.measure(&request, rule);
-    let result = match exchange.prepare(request, rule) {
-        Ok(mut prepared) => exchange.run(&mut prepared, &mut measure).await,
-        Err(error) => Err(error),
+    let mut prepared = match exchange.prepare(request, rule) {
+        Ok(prepared) => prepared,
+        Err(error) => return exchange.refuse(error, &mut measure),
     };
+    let result = exchange.run(&mut prepared, &mut measure).await;
     result.unwrap_or_else(|error| exchange.refuse(error, &mut measure))
 }
 
@@ -128,7 +129,7 @@ fn copy(head: &request::Parts) -> request::Parts {
 /// What one send brought.
 struct Sent {
     /// The request as it left, for credentials that expect to send twice and judge the answer by it.
-    request: Option<request::Parts>,
+    request: Option<Box<request::Parts>>,
     /// The body was kept for a later send.
     withheld: bool,
     response: Response<Answer>,
@@ -360,7 +361,7 @@ impl<'a> Exchange<'a> {
             measure.upstream(from);
         }
         let body = sent.ahead.as_ref().map(|ahead| ahead.bytes()).unwrap_or_default();
-        let request = sent.request.as_ref().unwrap_or(&prepared.head);
+        let request = sent.request.as_deref().unwrap_or(&prepared.head);
         let answer = Reply {
             body: &body,
             body_complete: sent.ahead.as_ref().is_some_and(|ahead| ahead.is_complete()),

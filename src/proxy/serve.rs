@@ -186,7 +186,11 @@ where
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use http::Request;
+    use hyper::body::Incoming;
+
+    use super::{super::exchange, *};
+    use crate::target::Target;
 
     fn size<I, O, F: Future<Output = O>>(_: impl Fn(I) -> F) -> usize {
         size_of::<F>()
@@ -198,6 +202,9 @@ mod tests {
         let request = size(|(conn, request): (Arc<Connection>, _)| async move { handle(&conn, request).await });
         let connection = size(|(conn, socket): (Connection, TcpStream)| http1(conn, socket));
         assert!(request <= 1024, "a request takes {request} bytes");
+        type Asked = (&'static Connection, Request<Incoming>, &'static Target);
+        let exchange = size(|(conn, request, target): Asked| exchange::forward(conn, request, target));
+        assert!(exchange <= 3072, "an exchange takes {exchange} bytes");
         assert!(connection <= 2560, "a connection takes {connection} bytes");
     }
 }

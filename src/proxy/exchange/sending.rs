@@ -43,7 +43,7 @@ impl Exchange<'_> {
             let (trace, plan) = self.apply(prepared, &mut head, &link, state)?;
             head.version = link.version();
             let record = self.record(&link, &head, trace);
-            let sent = judges.then(|| copy(&head));
+            let sent = judges.then(|| Box::new(copy(&head)));
             let withheld = matches!(plan, BodyPlan::Withheld);
             let gate = self.gate(prepared, &mut head, &link, first && !withheld);
             let body = prepared.body.take(plan, gate.clone(), record.clone());
