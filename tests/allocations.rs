@@ -133,7 +133,9 @@ async fn forward(sender: Sender, mut request: Request<Incoming>) -> hyper::Resul
 
 /// Ours, with a rule for the origin that says `auth`.
 async fn ours(dir: &Path, origin: SocketAddr, auth: &str) -> Running {
-    let config = format!("version: 1\nconsole: {{keep: {{exchanges: 0}}}}\nrules:\n  - {{name: r, host: 'http://{origin}', auth: {auth}}}\n");
+    let config = format!(
+        "version: 1\nconsole: {{keep: {{exchanges: 0}}}}\nrules:\n  - {{name: r, host: 'http://{origin}', auth: {auth}}}\n"
+    );
     let options = Options {
         origin: Origin::Text("test.yaml".into(), config),
         data_dir: DataDir::at(dir),

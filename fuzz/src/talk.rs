@@ -141,7 +141,7 @@ impl Talk {
     /// Lets the scheme write on a fresh copy of the request. `shown` cuts what is seen of the body, where the scheme asks
     /// for a part of it alone.
     pub fn send_showing(&mut self, shown: usize) -> Result<Left, AuthError> {
-        if let Ready::After(ready) = self.scheme.ready(self.clock.now(), &self.round) {
+        if let Ready::After(ready) = self.scheme.ready(&self.clock, &self.round) {
             wait(ready)?;
         }
         let (body, complete) = match self.scheme.body_use_in(&self.head, &self.round) {

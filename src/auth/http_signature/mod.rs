@@ -29,8 +29,10 @@ use super::{
     jose::{self, SigningKey, lenient_base64},
     scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict, request_target},
 };
-use crate::clock::Clock;
-use crate::config::{text::Text, units::HumanDuration};
+use crate::{
+    clock::Clock,
+    config::{text::Text, units::HumanDuration},
+};
 
 /// `http_signature:`
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

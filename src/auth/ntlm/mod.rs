@@ -30,8 +30,7 @@ use super::{
     held::{Field, Held, not_ready},
     scheme::{Binding, BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict, next_binding_id},
 };
-use crate::clock::Clock;
-use crate::config::text::Text;
+use crate::{clock::Clock, config::text::Text};
 
 /// `ntlm:`
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]

@@ -30,7 +30,6 @@ mod request;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
     use super::{Secret, record::Record};
-    use crate::clock::Clock;
 
     /// A stored record, read and written again.
     pub fn rewritten(text: &str) -> Option<String> {

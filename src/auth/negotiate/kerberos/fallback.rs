@@ -1,11 +1,8 @@
 //! Kerberos first, and NTLM for an exchange that Kerberos has no ticket for.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::SystemTime,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
 
 use futures_util::future::BoxFuture;

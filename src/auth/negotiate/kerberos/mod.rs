@@ -12,7 +12,6 @@ use std::{
     ffi::OsString,
     io::Write as _,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
