@@ -3,11 +3,12 @@
 //! A connection is shared only between requests that agree on the whole [`Key`]. The newest idle connection is taken
 //! first, so that the others can grow old and be closed.
 
+mod slot;
+
 use std::{
-    fmt,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        Arc, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -19,13 +20,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use indexmap::{Equivalent, IndexMap};
 use tokio::sync::watch;
 
+pub(super) use self::slot::Slot;
+use self::slot::{Common, Idle, Outcome, Speaks, Step};
 use super::{
     LinkError, Shared, Want,
     body::SendBody,
     counts::{Counts, OpenConnection},
     dial::{self, Opened},
     driver::Driver,
-    link::{Conn, Link, Seat, Sender},
+    link::{Conn, Link, Sender},
     settings::Settings,
     tap::{Stream, Tap, Tapped},
 };
@@ -36,12 +39,9 @@ use crate::{
 
 /// hyper refuses smaller read buffers.
 pub(super) const MIN_BUFFER: usize = 8 << 10;
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
 const MAX_IDLE_PER_KEY: usize = 64;
 const MAX_IDLE: usize = 1024;
-/// A connection that was just given back may need a moment to notice that its exchange is over.
-const SETTLE: Duration = Duration::from_millis(25);
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
 const MAX_HEADERS: usize = 256;
@@ -102,74 +102,6 @@ impl KeyRest {
             named: want.named,
         })
     }
-}
-
-/// The connections of one key.
-pub(super) struct Slot {
-    pub(super) target: Target,
-    rest: KeyRest,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    idle: Vec<Idle>,
-    common: Vec<Common>,
-    speaks: Speaks,
-    /// It speaks nothing but HTTP/2.
-    refuses_http1: bool,
-    /// Set while somebody opens a connection that others may share.
-    dialling: Option<watch::Receiver<Outcome>>,
-    /// The pool has forgotten this slot; nothing may be given back to it.
-    forgotten: bool,
-}
-
-/// What the origin chose when it was last asked.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Speaks {
-    #[default]
-    Unknown,
-    Http1,
-    Http2,
-}
-
-/// `None` while dialling.
-type Outcome = Option<Result<(), LinkError>>;
-
-struct Idle {
-    sender: http1::SendRequest<SendBody>,
-    conn: Arc<Conn>,
-    since: Instant,
-}
-
-impl Idle {
-    /// Takes notice of what has happened to the connection meanwhile. False if it can take no request.
-    async fn works(&mut self) -> bool {
-        self.conn.look();
-        if self.sender.is_ready() {
-            return true;
-        }
-        !self.sender.is_closed() && tokio::time::timeout(SETTLE, self.conn.ready(&mut self.sender)).await == Ok(true)
-    }
-}
-
-/// An HTTP/2 connection.
-struct Common {
-    sender: http2::SendRequest<SendBody>,
-    conn: Arc<Conn>,
-    /// Requests on it now.
-    seats: Arc<AtomicUsize>,
-    /// Requests that the origin allows at once.
-    most: Arc<AtomicUsize>,
-    used: Instant,
-}
-
-/// What to do for a connection.
-enum Step {
-    Take(Sender, Arc<Conn>),
-    Try(Idle),
-    Wait(watch::Receiver<Outcome>),
-    Dial(Option<watch::Sender<Outcome>>),
 }
 
 /// A pooled connection, if one can take a request at once. `now` tells which ones have been idle for too long.
@@ -372,115 +304,6 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl Common {
-    fn sit(&self) -> (Sender, Arc<Conn>) {
-        self.seats.fetch_add(1, Ordering::Relaxed);
-        let sender = Sender::Http2 { sender: self.sender.clone(), _seat: Seat(self.seats.clone()) };
-        (sender, self.conn.clone())
-    }
-
-    fn has_room(&self) -> bool {
-        self.seats.load(Ordering::Relaxed) < self.most.load(Ordering::Relaxed).max(1)
-    }
-}
-
-impl Slot {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// True if a connection of this slot is what is wanted.
-    pub(super) fn fits(&self, settings: &Settings, want: &Want<'_>) -> bool {
-        self.target == *want.target && KeyRest::of(settings, want).is_ok_and(|rest| rest == self.rest)
-    }
-
-    /// A connection that can take a request at once.
-    fn take(&self, pool: &Pool, want: &Want<'_>, now: Instant) -> Option<(Sender, Arc<Conn>)> {
-        loop {
-            let mut state = self.lock();
-            if !(want.must_be_http1() || want.prefer_http1 && !state.refuses_http1)
-                && let Some(taken) = state.take_common(now, |_| true)
-            {
-                return Some(taken);
-            }
-            let idle = state.take_idle(pool, now)?;
-            drop(state);
-            idle.conn.look();
-            if idle.sender.is_ready() {
-                return Some((Sender::Http1(idle.sender), idle.conn));
-            }
-            if !idle.sender.is_closed() {
-                // It may need a moment; this is no place to wait.
-                pool.put(self, idle.sender, idle.conn);
-                return None;
-            }
-        }
-    }
-
-    /// With `fresh`, only connections opened since then will do.
-    fn next_step(&self, pool: &Pool, http1_only: bool, fresh: Option<Instant>, now: Instant) -> Step {
-        let mut state = self.lock();
-        if !http1_only {
-            let young = |common: &Common| fresh.is_none_or(|fresh| common.conn.opened >= fresh);
-            if let Some((sender, conn)) = state.take_common(now, young) {
-                return Step::Take(sender, conn);
-            }
-        }
-        if fresh.is_none()
-            && let Some(idle) = state.take_idle(pool, now)
-        {
-            return Step::Try(idle);
-        }
-        if http1_only || self.target.scheme == Scheme::Http || state.speaks == Speaks::Http1 {
-            return Step::Dial(None);
-        }
-        if let Some(outcome) = &state.dialling {
-            return Step::Wait(outcome.clone());
-        }
-        let (sender, receiver) = watch::channel(None);
-        state.dialling = Some(receiver);
-        Step::Dial(Some(sender))
-    }
-}
-
-impl State {
-    /// A seat on an HTTP/2 connection that has room and `fits`.
-    fn take_common(&mut self, now: Instant, fits: impl Fn(&Common) -> bool) -> Option<(Sender, Arc<Conn>)> {
-        self.common.retain(|common| !common.sender.is_closed());
-        let common = self.common.iter_mut().find(|common| common.has_room() && fits(common))?;
-        common.used = common.used.max(now);
-        Some(common.sit())
-    }
-
-    /// The newest idle connection that is not too old.
-    fn take_idle(&mut self, pool: &Pool, now: Instant) -> Option<Idle> {
-        loop {
-            let idle = self.idle.pop()?;
-            pool.idle.fetch_sub(1, Ordering::Relaxed);
-            if !idle.sender.is_closed() && now.saturating_duration_since(idle.since) <= IDLE_TIMEOUT {
-                return Some(idle);
-            }
-        }
-    }
-
-    fn sweep(&mut self, now: Instant) -> usize {
-        let before = self.idle.len();
-        let old = |since: Instant| now.saturating_duration_since(since) > IDLE_TIMEOUT;
-        self.idle.retain(|idle| {
-            idle.conn.look();
-            !idle.sender.is_closed() && !old(idle.since)
-        });
-        self.common.retain(|common| {
-            !common.sender.is_closed() && (common.seats.load(Ordering::Relaxed) > 0 || !old(common.used))
-        });
-        before - self.idle.len()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.idle.is_empty() && self.common.is_empty() && self.dialling.is_none()
-    }
-}
-
 impl Pool {
     fn slot(&self, settings: &Settings, want: &Want<'_>) -> Result<Arc<Slot>, LinkError> {
         let rest = KeyRest::of(settings, want)?;
@@ -491,9 +314,7 @@ impl Pool {
         }
         let key = Key { target: want.target.clone(), client: client.map(Into::into), rest };
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots
-            .entry(key)
-            .or_insert_with(|| Arc::new(Slot { target: want.target.clone(), rest, state: Mutex::default() }));
+        let slot = slots.entry(key).or_insert_with(|| Arc::new(Slot::new(want.target.clone(), rest)));
         Ok(slot.clone())
     }
 
@@ -551,11 +372,5 @@ impl Shared {
                 shared.pool.sweep(Instant::now());
             }
         });
-    }
-}
-
-impl fmt::Debug for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").field("target", &self.target).finish_non_exhaustive()
     }
 }

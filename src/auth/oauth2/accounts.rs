@@ -16,7 +16,8 @@ use super::{
     config::{Grant, Oauth2Config},
     device,
     dpop::ProofKey,
-    keep::{Owner, Token},
+    entry::Owner,
+    keep::Token,
 };
 use crate::{
     auth::{

@@ -17,6 +17,7 @@ pub mod config;
 mod device;
 mod discovery;
 mod dpop;
+mod entry;
 mod exchange;
 mod explain;
 mod grants;
