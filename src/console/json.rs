@@ -51,7 +51,7 @@ pub(super) fn stored_tunnel(tunnel: &Tunnel, redactor: &Redactor) -> Vec<u8> {
 }
 
 /// What has only texts for keys always has a form.
-fn bytes_of(object: &impl Serialize) -> Vec<u8> {
+pub(super) fn bytes_of(object: &impl Serialize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(TYPICAL);
     if serde_json::to_writer(&mut bytes, object).is_err() {
         bytes.clear();

@@ -126,7 +126,7 @@ pub(super) async fn lease(shared: &Arc<Shared>, settings: &Arc<Settings>, want: 
     shared.start_sweeping();
     let slot = shared.pool.slot(settings, want)?;
     let must = want.must_be_http1();
-    let mut http1_only = must || (want.prefer_http1 && !slot.lock().refuses_http1);
+    let mut http1_only = slot.lock().http1_only(want);
     let link = |sender, conn, reused| Link {
         sender,
         conn,

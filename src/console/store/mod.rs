@@ -274,7 +274,7 @@ impl Store {
 
     /// Keeps an exchange that somebody else recorded.
     pub fn import(&self, row: Row, detail: &serde_json::Value) {
-        self.shared.keep_entry(row, &bytes_of(detail));
+        self.shared.keep_entry(row, &json::bytes_of(detail));
     }
 
     /// Forgets everything that is kept.
@@ -401,11 +401,6 @@ fn work(store: &Weak<Shared>, render: &Renderer) {
         // One wake for what comes in the meantime, in place of one for each exchange.
         std::thread::sleep(GATHERING);
     }
-}
-
-/// A value whose keys are all texts always has a form.
-fn bytes_of(detail: &serde_json::Value) -> Vec<u8> {
-    serde_json::to_vec(detail).unwrap_or_default()
 }
 
 /// How long exchanges gather before they are rendered.

@@ -125,7 +125,7 @@ impl Slot {
     pub(super) fn take(&self, pool: &Pool, want: &Want<'_>, now: Instant) -> Option<(Sender, Arc<Conn>)> {
         loop {
             let mut state = self.lock();
-            if !(want.must_be_http1() || want.prefer_http1 && !state.refuses_http1)
+            if !state.http1_only(want)
                 && let Some(taken) = state.take_common(now, |_| true)
             {
                 return Some(taken);
@@ -171,6 +171,11 @@ impl Slot {
 }
 
 impl State {
+    /// Whether HTTP/1.1 alone will do: it must, or it should and the origin speaks it as far as is known.
+    pub(super) fn http1_only(&self, want: &Want<'_>) -> bool {
+        want.must_be_http1() || (want.prefer_http1 && !self.refuses_http1)
+    }
+
     /// A seat on an HTTP/2 connection that has room and `fits`.
     fn take_common(&mut self, now: Instant, fits: impl Fn(&Common) -> bool) -> Option<(Sender, Arc<Conn>)> {
         self.common.retain(|common| !common.sender.is_closed());
