@@ -1,8 +1,8 @@
 //! Seeing what happens: the recorder that exchanges write to, and the viewers that read from it.
 //!
-//! [`record`] holds the record types, [`recording`] the handles through which the proxy fills them. A finished exchange goes through
-//! a bounded [`queue`] to one writer thread in [`sink`], which renders it as a ticker line or dump ([`terminal`]), as
-//! exact bytes ([`raw`]) or as JSON ([`json`]). Nothing here ever makes the proxy wait.
+//! [`record`] holds the record types, [`recording`] the handles through which the proxy fills them. A finished exchange
+//! goes through a bounded [`queue`] to one thread ([`writer`]), which renders it as a ticker line or dump ([`terminal`]),
+//! as exact bytes ([`raw`]) or as JSON ([`json`]). Nothing here ever makes the proxy wait.
 //!
 //! Whatever came from the network passes two gates before it is written: [`redact`] masks secrets, [`inert`] makes
 //! control characters visible.
@@ -32,6 +32,7 @@ mod terminal;
 mod tests;
 mod token;
 mod views;
+mod writer;
 
 pub use log::MaskedWriter;
 pub use record::{Client, Exchange, Recording, SendKind, SendRecording};

@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderMap, Method, Request, StatusCode, Version, request, response};
+use bytes::BytesMut;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, request, response};
 
 use super::sink::Level;
 pub use super::{
@@ -340,7 +341,7 @@ impl RequestHead {
             request_target: request.uri().to_string(),
             authority: request.uri().authority().map(|authority| authority.as_str().to_owned()),
             version: request.version(),
-            headers: request.headers().clone(),
+            headers: copy_of(request.headers()),
         }
     }
 
@@ -351,13 +352,29 @@ impl RequestHead {
             request_target,
             authority: head.uri.authority().map(|authority| authority.as_str().to_owned()),
             version: head.version,
-            headers: head.headers.clone(),
+            headers: copy_of(&head.headers),
         }
     }
 }
 
 impl ReplyHead {
     pub(super) fn new(head: &response::Parts) -> Self {
-        Self { status: head.status, version: head.version, headers: head.headers.clone() }
+        Self { status: head.status, version: head.version, headers: copy_of(&head.headers) }
     }
+}
+
+/// The same fields in memory of their own. Fields of HTTP/1 lie in the buffer that they were read into, which a record
+/// would keep from being used again.
+fn copy_of(fields: &HeaderMap) -> HeaderMap {
+    let mut bytes = BytesMut::with_capacity(fields.values().map(HeaderValue::len).sum());
+    let mut copy = fields.clone();
+    for value in copy.values_mut() {
+        bytes.extend_from_slice(value.as_bytes());
+        // What was a value is one.
+        if let Ok(mut own) = HeaderValue::from_maybe_shared(bytes.split().freeze()) {
+            own.set_sensitive(value.is_sensitive());
+            *value = own;
+        }
+    }
+    copy
 }

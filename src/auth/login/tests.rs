@@ -1,6 +1,6 @@
 //! A login of a scheme that is not there, at a browser that is not there.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::auth::tests::NoNetwork;
+use crate::auth::{fetch::Fetch, scheme::AuthErrorKind, tests::NoNetwork};
 
 /// Takes any answer with `state=right`.
 #[derive(Default)]

@@ -13,13 +13,10 @@ use std::{
 };
 
 use ::redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue,
-    IntoConnectionInfo, Pipeline, ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisFuture, RedisResult,
-    TlsCertificates, TlsMode, Value,
-    aio::{ConnectionLike, MultiplexedConnection, SendError},
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo,
+    ProtocolVersion, PushInfo, PushKind, RedisConnectionInfo, RedisResult, TlsCertificates, TlsMode,
+    aio::SendError,
     cluster::ClusterClientBuilder,
-    cluster_async::ClusterConnection,
-    cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr},
     cmd,
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
@@ -31,6 +28,7 @@ use tokio::{
 
 use super::{
     address::{Address, Kind},
+    connection::{Connection, Survey},
     fault::Fault,
     records,
 };
@@ -44,108 +42,6 @@ use crate::{
         key::{KeySources, MasterKey, hex},
     },
 };
-
-/// A connection of either sort. Clones share it.
-#[derive(Clone)]
-pub(super) enum Connection {
-    Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
-
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            Self::Single(one) => one.req_packed_command(command),
-            Self::Cluster(one) => one.req_packed_command(command),
-        }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::Single(one) => one.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(one) => one.req_packed_commands(pipeline, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::Single(one) => one.get_db(),
-            Self::Cluster(one) => one.get_db(),
-        }
-    }
-}
-
-impl Connection {
-    /// A command without a key, to the server that keeps `key`.
-    async fn ask<T: FromRedisValue>(&mut self, command: Cmd, key: &str) -> RedisResult<T> {
-        match self {
-            Self::Single(one) => command.query_async(one).await,
-            Self::Cluster(one) => {
-                let node = SingleNodeRoutingInfo::SpecificNode(Route::new(slot(key), SlotAddr::Master));
-                Ok(::redis::from_redis_value(one.route_command(command, RoutingInfo::SingleNode(node)).await?)?)
-            }
-        }
-    }
-
-    async fn subscribe(&mut self, channel: &str) -> RedisResult<()> {
-        match self {
-            Self::Single(one) => one.subscribe(channel).await,
-            Self::Cluster(one) => one.subscribe(channel).await,
-        }
-    }
-}
-
-/// The slot of a key in a cluster: CRC-16/XMODEM of what stands in the first braces, or of all of it (Redis Cluster
-/// specification, key distribution model).
-fn slot(key: &str) -> u16 {
-    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
-    let tag = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
-    let crc = tag.bytes().fold(0_u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 })
-    });
-    crc % 16384
-}
-
-/// What a server says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Survey {
-    /// Replicas that follow it now.
-    pub(super) replicas: u64,
-    /// How long it runs; `None` if it does not say.
-    uptime: Option<Duration>,
-    /// `maxmemory_policy`
-    policy: String,
-}
-
-impl Survey {
-    fn read(text: &str) -> Self {
-        let field = |name: &str| text.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
-        Self {
-            replicas: field("connected_slaves").and_then(|count| count.parse().ok()).unwrap_or(0),
-            uptime: field("uptime_in_seconds").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs),
-            policy: field("maxmemory_policy").unwrap_or_default().to_owned(),
-        }
-    }
-
-    /// A server that throws keys away to make room would throw away refresh tokens.
-    fn check(&self) -> Result<(), Fault> {
-        if !self.policy.starts_with("allkeys-") {
-            return Ok(());
-        }
-        let mut fault = Fault::lasting(format!(
-            "it is refused, because `maxmemory-policy {}` lets it throw away any key to make room, refresh tokens too; \
-             set `maxmemory-policy noeviction` (or `volatile-ttl`), or use another server",
-            self.policy
-        ));
-        fault.reconnect = false;
-        Err(fault)
-    }
-}
 
 /// The way to Redis.
 pub(super) struct Link {
@@ -559,29 +455,3 @@ const ANSWER: Duration = Duration::from_millis(2500);
 const CONFIRM: Duration = Duration::from_secs(1);
 /// After a connection failed, nobody tries for so long.
 const RECONNECT: Duration = Duration::from_millis(100);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_are_those_of_a_cluster() {
-        // The check value of the algorithm, and `CLUSTER KEYSLOT` of a server.
-        assert_eq!(slot("123456789"), 0x31c3);
-        assert_eq!(slot("foo"), 12182);
-        assert_eq!(slot("p:{foo}:lease"), 12182);
-    }
-
-    #[test]
-    fn what_a_server_says_is_read_and_eviction_refused() {
-        let said = "uptime_in_seconds:7\r\n# Memory\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n# Replication\r\nconnected_slaves:2\r\n";
-        let survey = Survey::read(said);
-        assert_eq!(survey, Survey { replicas: 2, uptime: Some(Duration::from_secs(7)), policy: "allkeys-lru".into() });
-        assert!(
-            matches!(survey.check().unwrap_err().at("r"), StoreError::Unavailable(why) if why.contains("noeviction"))
-        );
-        for fine in ["noeviction", "volatile-lru", ""] {
-            assert!(Survey { policy: fine.into(), ..Survey::default() }.check().is_ok());
-        }
-    }
-}

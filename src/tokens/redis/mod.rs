@@ -6,6 +6,7 @@
 //! failover, a restart without its file) it puts the newest back.
 
 mod address;
+mod connection;
 mod fault;
 mod lease;
 mod link;
