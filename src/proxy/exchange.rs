@@ -505,6 +505,7 @@ impl<'a> Exchange<'a> {
         if let Some(recording) = self.recording {
             recording.response(&head);
         }
+        self.conn.shared.switch();
         let tasks = self.conn.proxy.tasks.clone();
         tasks.spawn(tunnel::join_upgrades(client, upstream, records));
         Ok(Response::from_parts(head, OutBody::Empty))

@@ -30,6 +30,8 @@ use crate::{clock, upstream::tap::write_gathered};
 
 /// How often the time without a byte fits into the whole time that an ended connection is read on.
 const LINGERS: u32 = 5;
+/// Bytes of interim answers that wait for a client.
+const MAX_INTERIM: usize = 64 << 10;
 
 /// What a connection and the requests on it share.
 #[derive(Debug, Default)]
@@ -41,6 +43,8 @@ pub struct Shared {
     offered: AtomicUsize,
     /// Pieces offered so far. An offer follows when the one before it has been taken.
     offers: AtomicUsize,
+    /// The connection is no longer HTTP: both sides agreed.
+    switched: AtomicBool,
     interim: Mutex<Vec<u8>>,
     interim_waiting: AtomicBool,
     waker: AtomicWaker,
@@ -70,11 +74,24 @@ impl Shared {
         self.running.load(Ordering::Relaxed) > 0 || self.offered.load(Ordering::Relaxed) > 0
     }
 
-    /// Queues an interim answer (1xx) in front of the answer to the current request. HTTP/1 only.
-    pub fn interim(&self, bytes: &[u8]) {
-        self.interim.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+    /// What follows the request at hand is no longer HTTP. Until this is said nothing that follows a request to change
+    /// the protocol is let in.
+    pub fn switch(&self) {
+        self.switched.store(true, Ordering::Release);
+    }
+
+    /// Queues an interim answer (1xx) in front of the answer to the current request. HTTP/1 only. False if the client
+    /// takes them too slowly; then this one is left out, for nothing slows an origin that sends them.
+    pub fn interim(&self, bytes: &[u8]) -> bool {
+        let mut queue = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.len() + bytes.len() > MAX_INTERIM {
+            return false;
+        }
+        queue.extend_from_slice(bytes);
         self.interim_waiting.store(true, Ordering::Release);
+        drop(queue);
         self.waker.wake();
+        true
     }
 
     /// Waits until queued interim answers are written.
@@ -336,7 +353,7 @@ impl<IO: AsyncRead + Unpin> Guard<IO> {
                 return Poll::Ready(Ok(true));
             }
             let some = self.inspect(buf, before);
-            self.head_since = (!self.held.is_empty()).then(Instant::now);
+            self.head_since = (!self.held.is_empty() && !self.framing.is_raw()).then(Instant::now);
             return Poll::Ready(Ok(some));
         }
         let mut space = [0_u8; 4096];
@@ -351,7 +368,7 @@ impl<IO: AsyncRead + Unpin> Guard<IO> {
         }
         self.held.extend_from_slice(fresh.filled());
         self.inspect_held();
-        if self.held.is_empty() {
+        if self.held.is_empty() || self.framing.is_raw() {
             self.head_since = None;
         } else if !self.ready.is_empty() {
             self.head_since = Some(Instant::now());
@@ -406,6 +423,16 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
                 Fate::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
                 Fate::Open => {}
             }
+            if this.framing.is_raw() && !this.watch_raw {
+                if !this.shared.switched.load(Ordering::Acquire) {
+                    // Asked, and not agreed: the connection ends with the answer (RFC 9931).
+                    return Poll::Ready(Ok(()));
+                }
+                if !this.held.is_empty() {
+                    this.ready = this.held.split();
+                    continue;
+                }
+            }
             match this.poll_fill(cx, buf) {
                 Poll::Ready(Ok(true)) => {
                     this.read_waits_since = None;
@@ -449,7 +476,8 @@ impl<IO: AsyncWrite + Unpin> Guard<IO> {
             self.interim = std::mem::take(&mut *queue).into();
         }
         while !self.interim.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
+            let poll = Pin::new(&mut self.io).poll_write(cx, &self.interim);
+            let written = ready!(self.wrote(cx, poll))?;
             self.interim.advance(written);
         }
         self.shared.interim_waiting.store(false, Ordering::Release);
