@@ -194,6 +194,7 @@ impl<'a> Exchange<'a> {
     #[cold]
     fn refuse(&self, error: ProxyError, measure: &mut Measure) -> Response<OutBody> {
         measure.refused(error.id.number());
+        self.conn.shared.drop_interim();
         if let Some(recording) = self.recording {
             recording.refused(error.status(), error.id.as_str(), &error.detail);
             recording.finish(None);

@@ -94,6 +94,11 @@ impl Shared {
         true
     }
 
+    /// Forgets interim answers of which nothing is written yet: the answer itself comes first.
+    pub fn drop_interim(&self) {
+        self.interim.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Waits until queued interim answers are written.
     pub async fn interim_written(&self) {
         std::future::poll_fn(|_| {
@@ -147,6 +152,10 @@ fn refusal_path() -> &'static str {
         clock::random(&mut bytes);
         bytes.iter().fold("/".to_owned(), |path, byte| format!("{path}{byte:02x}"))
     })
+}
+
+fn is_head(request: &[u8]) -> bool {
+    request.trim_ascii_start().starts_with(b"HEAD ")
 }
 
 /// Deadlines of a connection.
@@ -234,11 +243,13 @@ impl<IO> Guard<IO> {
     }
 
     /// Lets nothing more in: what is ready is served, then the answer to the refused request, then the connection ends.
-    fn refuse(&mut self, violation: Violation) {
+    /// The answer to a HEAD has no body.
+    fn refuse(&mut self, violation: Violation, is_head: bool) {
         let _ = self.shared.violation.set(violation);
         self.held.clear();
         if self.framing.in_head() {
-            let stand_in = format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", refusal_path());
+            let method = if is_head { "HEAD" } else { "GET" };
+            let stand_in = format!("{method} {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", refusal_path());
             self.ready.extend_from_slice(stand_in.as_bytes());
             self.fate = Fate::Ended;
         } else {
@@ -262,7 +273,7 @@ impl<IO> Guard<IO> {
                 start
             }
             Err((at, violation)) => {
-                self.refuse(violation);
+                self.refuse(violation, is_head(&fresh[at..]));
                 at
             }
         };
@@ -287,7 +298,8 @@ impl<IO> Guard<IO> {
                 }
                 Err((at, violation)) => {
                     self.ready.extend(self.held.split_to(at));
-                    self.refuse(violation);
+                    let is_head = is_head(&self.held);
+                    self.refuse(violation, is_head);
                 }
             }
         }
@@ -475,13 +487,19 @@ impl<IO: AsyncWrite + Unpin> Guard<IO> {
             let mut queue = self.shared.interim.lock().unwrap_or_else(PoisonError::into_inner);
             self.interim = std::mem::take(&mut *queue).into();
         }
+        ready!(self.poll_begun_interim(cx))?;
+        self.shared.interim_waiting.store(false, Ordering::Release);
+        cx.waker().wake_by_ref();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is left of interim answers that were begun: nothing else comes between.
+    fn poll_begun_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.interim.is_empty() {
             let poll = Pin::new(&mut self.io).poll_write(cx, &self.interim);
             let written = ready!(self.wrote(cx, poll))?;
             self.interim.advance(written);
         }
-        self.shared.interim_waiting.store(false, Ordering::Release);
-        cx.waker().wake_by_ref();
         Poll::Ready(Ok(()))
     }
 }
@@ -489,6 +507,7 @@ impl<IO: AsyncWrite + Unpin> Guard<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_begun_interim(cx))?;
         let poll = Pin::new(&mut this.io).poll_write(cx, buf);
         this.wrote(cx, poll)
     }
@@ -499,6 +518,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_begun_interim(cx))?;
         let poll = write_gathered(&mut this.io, cx, bufs);
         this.wrote(cx, poll)
     }

@@ -266,6 +266,19 @@ async fn interim_answers_tell_no_secret_and_no_way_around() {
     }
 }
 
+/// An interim answer never comes after the answer, also where that is our own.
+#[tokio::test]
+async fn no_interim_answer_follows_a_refusal() {
+    let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\nrubbish\r\n\r\n", "a".repeat(3000));
+    let origin = RawOrigin::canned(None, hints).await;
+    let proxy = proxy::with(bearer(&format!("http://{}", origin.addr), &canary("bearer"))).start().await;
+    for _ in 0..10 {
+        let answer = get_with(&proxy, &origin, "").await;
+        let (_, after) = answer.split_once("HTTP/1.1 502").expect("the refusal");
+        assert!(!after.contains("HTTP/1.1 103"), "{answer}");
+    }
+}
+
 /// The head of an answer arrives even where its body is broken from the first byte.
 #[tokio::test]
 async fn a_body_broken_at_once_does_not_take_the_head_with_it() {
