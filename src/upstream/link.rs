@@ -109,6 +109,7 @@ impl Conn {
         sender: &mut http1::SendRequest<SendBody>,
         mut request: Request<SendBody>,
     ) -> impl Future<Output = Handed> + Send + use<'a> {
+        name_framing(&mut request);
         if let Some(driver) = &self.driver
             && matches!(request.body(), SendBody::Stream(_))
             && let SendBody::Stream(body) = std::mem::replace(request.body_mut(), SendBody::Empty)
@@ -447,6 +448,14 @@ fn to_http2(request: &mut Request<SendBody>, link: &Link) {
         headers.insert(header::TE, http::HeaderValue::from_static("trailers"));
     } else {
         headers.remove(header::TE);
+    }
+}
+
+/// Says `chunked` for a stream of unknown length. The HTTP library does so too, but takes GET and HEAD to have no body.
+fn name_framing(request: &mut Request<SendBody>) {
+    let is_open = matches!(request.body(), SendBody::Stream(body) if body.size_hint().exact().is_none());
+    if is_open && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, http::HeaderValue::from_static("chunked"));
     }
 }
 

@@ -1,0 +1,79 @@
+//! What frames a message: lengths, codings and trailers that come on one connection and leave on another.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request};
+use http_body::Frame;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use crate::harness::{
+    Client, Origin, Proxy, RawOrigin, TestCa, canary,
+    client::{Answer, collect},
+    origin::Body,
+    proxy,
+    raw::OK,
+    within,
+};
+
+/// A body without a length, and what follows it.
+fn streamed(data: &'static str, trailers: Option<(&'static str, &str)>) -> Body {
+    let mut frames = vec![Ok(Frame::data(Bytes::from_static(data.as_bytes())))];
+    frames.extend(trailers.map(|(name, value)| {
+        Ok(Frame::trailers(HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().unwrap())])))
+    }));
+    StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
+}
+
+/// Sends one request over HTTP/2, as it is.
+async fn send_h2(client: &Client, authority: &str, request: Request<Body>) -> Answer {
+    let stream = client.clone().h2().tls(authority, "127.0.0.1").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    collect(within("the answer", sender.send_request(request)).await.unwrap()).await.unwrap()
+}
+
+async fn raw_h1(proxy: &Proxy, request: String) -> String {
+    let mut conn = Client::new(proxy).raw().await;
+    conn.send(request).await;
+    conn.finish().await;
+    String::from_utf8_lossy(&conn.read_to_end().await).into_owned()
+}
+
+fn keyed(host: &str, secret: &str) -> String {
+    let auth = format!("{{type: api_key, in: header, name: x-api-key, value: {secret}}}");
+    format!("version: 1\nrules:\n  - {{name: R, host: \"{host}\", auth: {auth}}}\n")
+}
+
+/// RFC 9112 section 6.3: whether there is a body does not depend on the method.
+#[tokio::test]
+async fn a_body_of_unknown_length_leaves_whatever_the_method() {
+    let (ca, secret) = (TestCa::new(), canary("key"));
+    let origin = Origin::tls(ca.server(&["http/1.1"])).await;
+    let plain = Origin::plain().await;
+    let hosts = format!("{}\", \"{}", origin.base(), plain.base());
+    let config = keyed("x", &secret).replace("\"x\"", &format!("[\"{hosts}\"]"));
+    let proxy = proxy::with(config).trusting(&ca).canary(&secret).start().await;
+    for method in ["GET", "HEAD", "DELETE", "SEARCH"] {
+        let (hits, plain_hits) = (origin.hits(), plain.hits());
+        let request = format!(
+            "{method} http://{0}/ HTTP/1.1\r\nHost: {0}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
+             5\r\nhello\r\n0\r\n\r\n",
+            plain.addr
+        );
+        let answer = raw_h1(&proxy, request).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let seen = plain.seen().swap_remove(plain_hits);
+        assert_eq!((&seen.body[..], seen.header("transfer-encoding")), (&b"hello"[..], Some("chunked")), "{method}");
+
+        let request = Request::builder().method(method).uri(origin.url("/")).body(streamed("hello", None)).unwrap();
+        send_h2(&Client::new(&proxy), &origin.addr.to_string(), request).await;
+        assert_eq!(origin.seen().swap_remove(hits).body, b"hello"[..], "{method}");
+        // Without a body nothing is added.
+        let bare = Request::builder().method(method).uri(origin.url("/"));
+        let bare = bare.body(Empty::new().map_err(|never| match never {}).boxed_unsync()).unwrap();
+        send_h2(&Client::new(&proxy), &origin.addr.to_string(), bare).await;
+        assert_eq!(origin.seen().swap_remove(hits + 1).header("transfer-encoding"), None, "{method}");
+    }
+}
