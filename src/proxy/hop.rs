@@ -113,6 +113,51 @@ fn strip(headers: &mut HeaderMap, version: Version, unwanted: u32) -> Stripped {
     stripped
 }
 
+/// Makes the head of an answer say once how its body was framed: with a transfer coding there is no length (RFC 9112
+/// section 6.3), and a length that is repeated becomes one.
+///
+/// # Errors
+/// Lengths that differ, and codings of which only `chunked` has been taken off the body.
+pub fn settle_answer(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+        let is = |name| tokens(headers, &header::TRANSFER_ENCODING).all(|coding| coding.eq_ignore_ascii_case(name));
+        // `identity` is history, and means nothing.
+        return if is("chunked") || is("identity") {
+            Ok(())
+        } else {
+            Err("it has a transfer coding besides `chunked`")
+        };
+    }
+    settle_length(headers)
+}
+
+/// Makes one `Content-Length` of several that agree (RFC 9110 section 8.6).
+///
+/// # Errors
+/// They differ, or are no numbers.
+pub fn settle_length(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    const BAD: &str = "it has no one Content-Length";
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return Ok(()) };
+    if lines.next().is_none() && !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit) {
+        return Ok(());
+    }
+    let mut lengths = headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(|length| {
+            std::str::from_utf8(length.trim_ascii()).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
+        });
+    let length: u64 = lengths.next().flatten().ok_or(BAD)?;
+    if lengths.any(|other| other != Some(length)) {
+        return Err(BAD);
+    }
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    Ok(())
+}
+
 /// The comma-separated tokens of all lines of a field.
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers
@@ -202,6 +247,27 @@ mod tests {
         assert_eq!(upgrade(&both, Version::HTTP_10), None);
         assert_eq!(upgrade(&both[1..], Version::HTTP_11), None);
         assert_eq!(upgrade(&[("connection", "upgrade"), ("upgrade", "h2c")], Version::HTTP_11), None);
+    }
+
+    #[test]
+    fn a_length_is_said_once_or_not_at_all() {
+        let settled = |lines: &[(&'static str, &'static str)]| {
+            let mut headers = map(lines);
+            settle_answer(&mut headers).map(|()| headers.remove("content-length"))
+        };
+        let length = |text: &'static str| Ok(Some(HeaderValue::from_static(text)));
+        assert_eq!(settled(&[]), Ok(None));
+        assert_eq!(settled(&[("content-length", "5")]), length("5"));
+        assert_eq!(settled(&[("content-length", "5, 5")]), length("5"));
+        assert_eq!(settled(&[("content-length", "5"), ("content-length", "5")]), length("5"));
+        assert_eq!(settled(&[("transfer-encoding", "Chunked"), ("content-length", "3")]), Ok(None));
+        assert_eq!(settled(&[("transfer-encoding", "identity")]), Ok(None));
+        for wrong in [["5", "6"], ["5, 6", "5"], ["5", "+5"], ["5", ""], ["-1", "-1"]] {
+            assert!(settled(&wrong.map(|value| ("content-length", value))).is_err(), "{wrong:?}");
+        }
+        for wrong in ["gzip, chunked", "gzip", "chunked, gzip", "chunked, identity"] {
+            assert!(settled(&[("transfer-encoding", wrong)]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

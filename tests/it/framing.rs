@@ -77,3 +77,35 @@ async fn a_body_of_unknown_length_leaves_whatever_the_method() {
         assert_eq!(origin.seen().swap_remove(hits + 1).header("transfer-encoding"), None, "{method}");
     }
 }
+
+/// RFC 9112 section 6.3 and RFC 9110 section 8.6: what the two ends could read in two ways does not pass.
+#[tokio::test]
+async fn an_answer_says_once_how_long_it_is() {
+    const BODY: &str = "14\r\n01234567890123456789\r\n0\r\n\r\n";
+    let ca = TestCa::new();
+    let proxy = Proxy::start("version: 1\nproxy: {unmatched: inspect}\nrules: []\n", &ca).await;
+    let client = Client::new(&proxy);
+    for (lines, body, expected) in [
+        ("Transfer-Encoding: chunked\r\nContent-Length: 3", BODY, Some("01234567890123456789")),
+        ("Content-Length: 3\r\nTransfer-Encoding: chunked", BODY, Some("01234567890123456789")),
+        ("Content-Length: 5, 5", "hello", Some("hello")),
+        ("Content-Length: 5\r\nContent-Length: 5", "hello", Some("hello")),
+        ("Content-Length: 5\r\nContent-Length: 6", "hello!", None),
+        ("Transfer-Encoding: gzip, chunked", BODY, None),
+    ] {
+        let origin =
+            RawOrigin::canned(Some(ca.server(&["http/1.1"])), format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n{body}"))
+                .await;
+        for client in [client.clone(), client.clone().h2()] {
+            let answer = client.get(&format!("https://{}/", origin.addr)).await;
+            match expected {
+                Some(expected) => {
+                    assert_eq!((answer.status.as_u16(), answer.text()), (200, expected.to_owned()), "{lines}");
+                    assert!(answer.headers.get_all("content-length").iter().count() < 2, "{answer:?}");
+                    assert!(answer.header("content-length").is_none_or(|length| length == "5"), "{answer:?}");
+                }
+                None => answer.is_problem(502, "upstream-protocol"),
+            }
+        }
+    }
+}

@@ -12,7 +12,7 @@ use super::{
     super::{
         body::{Gate, RequestBody},
         error::{ErrorId, ProxyError},
-        reply,
+        hop, reply,
     },
     BROKEN_OFF, Exchange, Prepared, Sent, copy,
 };
@@ -61,6 +61,7 @@ impl Exchange<'_> {
                     if let Some(record) = &record {
                         response = recorded(response, record);
                     }
+                    hop::settle_answer(response.headers_mut()).map_err(|why| self.unusable(why, record.as_ref()))?;
                     return Ok(Sent { request: sent, withheld, response, ahead: None, link, record });
                 }
                 Err(error) => {
@@ -234,6 +235,15 @@ impl Exchange<'_> {
                 }
             }
         }
+    }
+
+    /// An answer that cannot be passed on as it is.
+    #[cold]
+    fn unusable(&self, why: &str, record: Option<&SendRecording>) -> ProxyError {
+        if let Some(record) = record {
+            record.failed(why);
+        }
+        ProxyError::new(ErrorId::UpstreamProtocol, format!("the answer of {}: {why}", self.target))
     }
 
     fn send_error(&self, why: &str, body: &RequestBody) -> ProxyError {
