@@ -18,9 +18,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::slots::strip_trailers;
 use crate::{
     auth::{
-        AuthError,
+        AuthError, AuthScheme,
         scheme::{BodyPlan, BodyUse, Reframe},
     },
     console::record::SendRecording,
@@ -36,6 +37,8 @@ pub struct RequestBody {
     beginning: Option<Box<(Bytes, bool)>>,
     /// Where the last send's rewriting says that it cannot go on.
     fault: Option<Arc<OnceLock<AuthError>>>,
+    /// The credential whose slots the client's trailers must not fill.
+    auth: Option<Arc<dyn AuthScheme>>,
 }
 
 #[derive(Debug, Default)]
@@ -97,7 +100,13 @@ impl RequestBody {
             BodyUse::Replay => Kind::Kept(Arc::new(Mutex::new(Kept::new(incoming, limit)))),
             _ => Kind::Once(Some(incoming), Arc::default()),
         };
-        Self { kind, size, beginning: None, fault: None }
+        Self { kind, size, beginning: None, fault: None, auth: None }
+    }
+
+    /// Keeps the client's trailers out of the slots of a credential.
+    pub fn guarding(mut self, auth: Option<Arc<dyn AuthScheme>>) -> Self {
+        self.auth = auth;
+        self
     }
 
     /// Reads all of a new body for [`BodyUse::Whole`], its beginning for [`BodyUse::Prefix`] and [`BodyUse::Most`].
@@ -228,7 +237,7 @@ impl RequestBody {
         };
         let gate = gate.map(|gate| (gate, Box::pin(tokio::time::sleep(PATIENCE))));
         let reframe = reframe.map(|reframe| Framing::Open(reframe, self.fault.insert(Arc::default()).clone()));
-        SendBody::Stream(Box::pin(Outflow { source, size, gate, reframe, tap }))
+        SendBody::Stream(Box::pin(Outflow { source, size, gate, reframe, auth: self.auth.clone(), tap }))
     }
 }
 
@@ -292,6 +301,7 @@ struct Outflow {
     size: SizeHint,
     gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
     reframe: Option<Framing>,
+    auth: Option<Arc<dyn AuthScheme>>,
     tap: Option<SendRecording>,
 }
 
@@ -323,10 +333,15 @@ impl Body for Outflow {
             }
             this.gate = None;
         }
-        let frame = match &mut this.reframe {
+        let mut frame = match &mut this.reframe {
             None => ready!(this.source.poll(cx)),
             Some(framing) => ready!(framing.poll(&mut this.source, cx)),
         };
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            strip_trailers(trailers, this.auth.as_deref());
+        }
         if let (Some(tap), Some(Ok(frame))) = (&this.tap, &frame)
             && let Some(data) = frame.data_ref()
         {

@@ -277,7 +277,8 @@ impl<'a> Exchange<'a> {
         let mut round = Round { client, ..Round::new() };
         let auth = make_room(&mut head, self.target, rule, auth, &mut round, self.recording)?;
         let limit = self.snapshot.settings.limits.body_buffer;
-        let body = RequestBody::new(incoming, usage(auth, &head, &round), limit);
+        let guarded = auth.and(rule).and_then(|rule| rule.auth.clone());
+        let body = RequestBody::new(incoming, usage(auth, &head, &round), limit).guarding(guarded);
         let logs_in = auth.is_none() && challenge::logs_in_connection(&head.headers);
         let expect = stripped.expect;
         Ok(Prepared { head, body, rule, auth, round, link: None, logs_in, pins: None, upgrade, expect })

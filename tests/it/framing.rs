@@ -109,3 +109,34 @@ async fn an_answer_says_once_how_long_it_is() {
         }
     }
 }
+
+/// T8: the slot is ours, also behind the body.
+#[tokio::test]
+async fn trailers_do_not_fill_the_slots_of_a_credential() {
+    let (ca, secret) = (TestCa::new(), canary("key"));
+    let origin = Origin::tls(ca.server(&["h2", "http/1.1"])).await;
+    let plain = RawOrigin::canned(None, OK).await;
+    let hosts = format!("[\"{}\", \"http://{}\"]", origin.base(), plain.addr);
+    let proxy = proxy::with(keyed("x", &secret).replace("\"x\"", &hosts)).trusting(&ca).canary(&secret).start().await;
+    for (name, arrives) in [("x-api-key", false), ("x_api_key", false), ("authorization", false), ("grpc-status", true)]
+    {
+        let hits = origin.hits();
+        let request = Request::post(origin.url("/")).header("trailer", name).header("te", "trailers");
+        let request = request.body(streamed("hello", Some((name, "theirs")))).unwrap();
+        assert_eq!(send_h2(&Client::new(&proxy), &origin.addr.to_string(), request).await.status, 200);
+        let seen = origin.seen().swap_remove(hits);
+        assert_eq!(seen.header("x-api-key"), Some(secret.as_str()));
+        assert_eq!(seen.trailers.is_some_and(|trailers| trailers.contains_key(name)), arrives, "{name}");
+
+        raw_h1(
+            &proxy,
+            format!(
+                "POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nTransfer-Encoding: chunked\r\nTrailer: {name}\r\n\r\n\
+                 5\r\nhello\r\n0\r\n{name}: theirs-{name}\r\n\r\n",
+                plain.addr
+            ),
+        )
+        .await;
+        assert_eq!(plain.text().contains(&format!("theirs-{name}")), arrives, "{name}: {}", plain.text());
+    }
+}
