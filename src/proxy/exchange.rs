@@ -51,7 +51,7 @@ const BROKEN_OFF: &str = "the body broke off";
 const PREFIX_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Forwards one request and gives the answer for the client: the origin's, or our own.
-pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Target) -> Response<OutBody> {
+pub async fn forward(conn: &Connection, mut request: Request<Incoming>, target: &Target) -> Response<OutBody> {
     let begun = Instant::now();
     let recording = conn.begin_recording();
     if let Some(recording) = &recording {
@@ -61,6 +61,9 @@ pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Tar
     let exchange = Exchange { conn, snapshot: &snapshot, target, recording: recording.as_ref(), begun };
     let rule = exchange.find_rule(&request);
     let mut measure = exchange.measure(&request, rule);
+    if hop::ends_here(&mut request) {
+        return exchange.end_here(request.method(), &mut measure);
+    }
     let mut prepared = match exchange.prepare(request, rule) {
         Ok(prepared) => prepared,
         Err(error) => return exchange.refuse(error, &mut measure),
@@ -201,6 +204,24 @@ impl<'a> Exchange<'a> {
         error.into_response()
     }
 
+    /// The request was to go no further than here (RFC 9110 section 7.6.2).
+    #[cold]
+    fn end_here(&self, method: &Method, measure: &mut Measure) -> Response<OutBody> {
+        let mut response = Response::new(OutBody::Empty);
+        if *method == Method::TRACE {
+            // Nothing of a request is ever repeated.
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        }
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("OPTIONS"));
+        let (head, body) = response.into_parts();
+        measure.answered().set(Outcome::of(head.status));
+        if let Some(recording) = self.recording {
+            recording.response(&head);
+            recording.finish(None);
+        }
+        Response::from_parts(head, body)
+    }
+
     /// Finds the rule.
     fn find_rule(&self, request: &Request<Incoming>) -> Option<&'a Rule> {
         let rule = self.snapshot.rules.find(&self.lookup(request));
@@ -265,6 +286,11 @@ impl<'a> Exchange<'a> {
     /// Makes the request ready for its first send: its credential chosen, connection fields off, the slots empty.
     fn prepare(&self, mut request: Request<Incoming>, rule: Option<&'a Rule>) -> Result<Prepared<'a>, ProxyError> {
         self.may_pass(rule)?;
+        // The framing has refused these over HTTP/1.1 already.
+        if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+            return Err(ProxyError::new(ErrorId::BadRequest, "`*` is a target of OPTIONS only"));
+        }
+        hop::settle_length(request.headers_mut()).map_err(|why| ProxyError::new(ErrorId::BadRequest, why))?;
         let auth = self.choose_auth(&request, rule)?;
         let version = request.version();
         let stripped = hop::strip_request(request.headers_mut(), version);

@@ -1,7 +1,7 @@
 //! Hop-by-hop header fields (RFC 9110 section 7.6.1): what concerns one connection never crosses to the next.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
     header::{self, Entry},
     request::Parts,
 };
@@ -93,8 +93,7 @@ fn strip(headers: &mut HeaderMap, version: Version, unwanted: u32) -> Stripped {
     if seen & CONNECTION != 0 {
         if seen & UPGRADE != 0 && version == Version::HTTP_11 {
             let asks = tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-            let protocol = headers.get(header::UPGRADE).filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"));
-            stripped.upgrade = protocol.filter(|_| asks).cloned();
+            stripped.upgrade = asks.then(|| protocols(headers)).flatten();
         }
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
             .filter(|token| !["keep-alive", "close"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
@@ -156,6 +155,32 @@ pub fn settle_length(headers: &mut HeaderMap) -> Result<(), &'static str> {
     }
     headers.insert(header::CONTENT_LENGTH, length.into());
     Ok(())
+}
+
+/// What `Upgrade` asks for, but for `h2c`.
+fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted: Vec<&str> =
+        tokens(headers, &header::UPGRADE).filter(|protocol| !protocol.eq_ignore_ascii_case("h2c")).collect();
+    if wanted.is_empty() {
+        // Something else that means nothing: what follows on the connection is no longer read as requests.
+        return headers.get(header::UPGRADE).filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c")).cloned();
+    }
+    HeaderValue::from_str(&wanted.join(", ")).ok()
+}
+
+/// Takes one off `Max-Forwards` of an OPTIONS or TRACE (RFC 9110 section 7.6.2). True if there was none left: the answer
+/// is then ours.
+pub fn ends_here<B>(request: &mut Request<B>) -> bool {
+    if request.method() != Method::OPTIONS && request.method() != Method::TRACE {
+        return false;
+    }
+    let headers = request.headers_mut();
+    let left = headers.get(header::MAX_FORWARDS).and_then(|left| left.to_str().ok()?.trim().parse::<u64>().ok());
+    let Some(left) = left else { return false };
+    if left > 0 {
+        headers.insert(header::MAX_FORWARDS, (left - 1).into());
+    }
+    left == 0
 }
 
 /// The comma-separated tokens of all lines of a field.
@@ -247,6 +272,23 @@ mod tests {
         assert_eq!(upgrade(&both, Version::HTTP_10), None);
         assert_eq!(upgrade(&both[1..], Version::HTTP_11), None);
         assert_eq!(upgrade(&[("connection", "upgrade"), ("upgrade", "h2c")], Version::HTTP_11), None);
+        let several = [("connection", "upgrade"), ("upgrade", "H2C, websocket"), ("upgrade", "foo/1")];
+        assert_eq!(upgrade(&several, Version::HTTP_11).unwrap(), "websocket, foo/1");
+    }
+
+    #[test]
+    fn forwards_are_counted_where_they_mean_something() {
+        for (method, before, ends, after) in [
+            ("OPTIONS", "0", true, "0"),
+            ("TRACE", "1", false, "0"),
+            ("OPTIONS", "ten", false, "ten"),
+            ("GET", "0", false, "0"),
+        ] {
+            let mut request = Request::builder().method(method).header("max-forwards", before).body(()).unwrap();
+            assert_eq!(ends_here(&mut request), ends, "{method} {before}");
+            assert_eq!(request.headers()["max-forwards"], after);
+        }
+        assert!(!ends_here(&mut Request::options("/").body(()).unwrap()));
     }
 
     #[test]

@@ -1,18 +1,24 @@
 //! What frames a message: lengths, codings and trailers that come on one connection and leave on another.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request};
 use http_body::Frame;
 use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::harness::{
-    Client, Origin, Proxy, RawOrigin, TestCa, canary,
-    client::{Answer, collect},
+    Client, Origin, Proxy, RawConn, RawOrigin, TestCa, canary,
+    client::{Answer, collect, post},
     origin::Body,
     proxy,
     raw::OK,
-    within,
+    text, within,
 };
 
 /// A body without a length, and what follows it.
@@ -139,4 +145,38 @@ async fn trailers_do_not_fill_the_slots_of_a_credential() {
         .await;
         assert_eq!(plain.text().contains(&format!("theirs-{name}")), arrives, "{name}: {}", plain.text());
     }
+}
+
+/// RFC 9110 section 7.6.2, RFC 9112 section 3.2.4, RFC 9110 section 10.1.4 and 7.8.
+#[tokio::test]
+async fn what_concerns_this_hop_is_settled_here() {
+    let ca = TestCa::new();
+    let origin = RawOrigin::canned(Some(ca.server(&["http/1.1"])), OK).await;
+    let proxy = Proxy::start("version: 1\nproxy: {unmatched: inspect}\nrules: []\n", &ca).await;
+    let (client, authority) = (Client::new(&proxy), origin.addr.to_string());
+    let empty = || Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let request =
+        |method: &str, path: &str| Request::builder().method(method).uri(format!("https://{authority}{path}"));
+    let send = async |request: Request<Body>| send_h2(&client, &authority, request).await;
+
+    let answer = send(request("OPTIONS", "/none").header("max-forwards", "0").body(empty()).unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.header("allow")), (200, Some("OPTIONS")));
+    let answer = send(request("TRACE", "/none").header("max-forwards", "0").body(empty()).unwrap()).await;
+    assert_eq!(answer.status, 405);
+    send(request("OPTIONS", "/some").header("max-forwards", "10").body(empty()).unwrap()).await;
+    send(
+        request("POST", "/two")
+            .header("content-length", "5")
+            .header("content-length", "5")
+            .body(streamed("hello", None))
+            .unwrap(),
+    )
+    .await;
+    send(request("GET", "/trailers").header("te", "trailers").body(empty()).unwrap()).await;
+    let text = origin.text().to_ascii_lowercase();
+    assert!(!text.contains("/none"), "{text}");
+    assert!(text.contains("max-forwards: 9\r\n"), "{text}");
+    assert_eq!(text.matches("content-length: 5\r\n").count(), 1, "{text}");
+    let trailers = text.split("get /trailers").nth(1).unwrap();
+    assert!(trailers.contains("te: trailers\r\n") && trailers.contains("connection: te\r\n"), "{text}");
 }

@@ -158,6 +158,10 @@ impl Exchange<'_> {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(header::UPGRADE, protocol.clone());
         }
+        // RFC 9110 section 10.1.4.
+        if link.version() <= Version::HTTP_11 && head.headers.contains_key(header::TE) {
+            head.headers.append(header::CONNECTION, HeaderValue::from_static("TE"));
+        }
         Ok((trace, plan))
     }
 
