@@ -181,6 +181,18 @@ pub struct SendError {
     pub unsent: Option<Box<Request<SendBody>>>,
 }
 
+impl SendError {
+    /// True if an HTTP/2 origin says that it has not begun with the request, so that any may be sent again: it refused
+    /// the stream, or its GOAWAY names an earlier one as the last (RFC 9113 sections 8.7 and 6.8).
+    pub fn is_unprocessed(&self) -> bool {
+        let cause = std::error::Error::source(&self.error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        // The library gives a GOAWAY to those streams alone that come after the last.
+        cause.is_some_and(|cause| {
+            cause.is_remote() && (cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+        })
+    }
+}
+
 /// The head of an answer, its body still to be read, or why there is none.
 pub type Answered = Result<Response<Answer>, SendError>;
 

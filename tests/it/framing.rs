@@ -180,3 +180,79 @@ async fn what_concerns_this_hop_is_settled_here() {
     let trailers = text.split("get /trailers").nth(1).unwrap();
     assert!(trailers.contains("te: trailers\r\n") && trailers.contains("connection: te\r\n"), "{text}");
 }
+
+/// A stream that the origin has not begun with is sent once more, whatever its method (RFC 9113 sections 8.7 and 6.8).
+#[tokio::test]
+async fn what_an_http2_origin_did_not_begin_with_is_sent_once_more() {
+    const REFUSED_STREAM: &[u8] = b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x07";
+    const NO_STREAM_TAKEN: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    const FIRST_STREAM_TAKEN: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
+    let ca = TestCa::new();
+    let cases = [(REFUSED_STREAM, true), (NO_STREAM_TAKEN, true), (FIRST_STREAM_TAKEN, false)];
+    let mut origins = Vec::new();
+    for case in cases.into_iter().flat_map(|case| [(case, ""), (case, "hello")]) {
+        let served = Arc::new(AtomicUsize::new(0));
+        origins.push((refusing_once(&ca, case.0.0, served.clone()).await, case, served));
+    }
+    let hosts: Vec<_> = origins.iter().map(|(origin, ..)| format!("\"https://{}\"", origin.addr)).collect();
+    // Before it has learnt a nonce, `digest` keeps the body for a second send and adds nothing.
+    let config = format!(
+        "version: 1\nrules:\n  - {{name: R, host: [{}], auth: {{type: digest, username: u, password: p}}}}\n",
+        hosts.join(", ")
+    );
+    let proxy = proxy::with(config).trusting(&ca).start().await;
+    for (origin, ((_, again), body), served) in &origins {
+        let request = post(&format!("https://{}/", origin.addr), *body);
+        let answer = Client::new(&proxy).h2().send(request).await;
+        if *again {
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        } else {
+            answer.is_problem(502, "upstream-protocol");
+        }
+        assert_eq!((served.load(SeqCst), origin.connections()), if *again { (1, 2) } else { (0, 1) });
+    }
+}
+
+/// An origin that refuses the first request, and serves those on further connections.
+async fn refusing_once(ca: &TestCa, refusal: &'static [u8], served: Arc<AtomicUsize>) -> RawOrigin {
+    let turn = AtomicUsize::new(0);
+    RawOrigin::script(Some(ca.server(&["h2"])), move |conn| {
+        let (first, served) = (turn.fetch_add(1, SeqCst) == 0, served.clone());
+        async move {
+            if first {
+                return refuse(conn, refusal).await;
+            }
+            let service = service_fn(move |request: Request<Incoming>| {
+                let served = served.clone();
+                async move {
+                    request.into_body().collect().await?;
+                    served.fetch_add(1, SeqCst);
+                    Ok::<_, hyper::Error>(text(200, "ok"))
+                }
+            });
+            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            builder.serve_connection(TokioIo::new(conn.into_stream()), service).await.ok();
+        }
+    })
+    .await
+}
+
+/// Speaks HTTP/2 as far as the head of a request, and ends with these frames.
+async fn refuse(mut conn: RawConn, frames: &[u8]) {
+    conn.read_exact(24).await;
+    conn.send(b"\0\0\0\x04\0\0\0\0\0").await;
+    loop {
+        let head = conn.read_exact(9).await;
+        if head.len() < 9 {
+            return;
+        }
+        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        conn.read_exact(length).await;
+        if head[3] == 1 {
+            break;
+        }
+    }
+    conn.send(frames).await;
+    conn.finish().await;
+    conn.read_to_end().await;
+}

@@ -71,7 +71,7 @@ impl Exchange<'_> {
                     if let Some(fault) = prepared.body.fault() {
                         return Err(ProxyError::from(fault.clone()).closing());
                     }
-                    let safe = error.unsent.is_some() || (link.is_reused() && idempotent);
+                    let safe = error.unprocessed || (link.is_reused() && idempotent);
                     if fresh || !safe || !prepared.body.can_resend() {
                         return Err(self.send_error(&error.why, &prepared.body));
                     }
@@ -229,8 +229,9 @@ impl Exchange<'_> {
                     return Ok(Ok(response));
                 }
                 Some(Err(error)) => {
+                    let unprocessed = error.unsent.is_some() || error.is_unprocessed();
                     let unsent = error.unsent.map(|request| request.into_parts().0.extensions);
-                    return Ok(Err(Failed { why: upstream::describe(&error.error), unsent }));
+                    return Ok(Err(Failed { why: upstream::describe(&error.error), unprocessed, unsent }));
                 }
                 None if !was_sent => from = tokio::time::Instant::now(),
                 None => {
@@ -265,6 +266,8 @@ impl Exchange<'_> {
 /// Why a send failed.
 struct Failed {
     why: String,
+    /// The origin has not begun with it.
+    unprocessed: bool,
     /// Set if not a byte of it reached the connection: what the head brought along besides its fields.
     unsent: Option<Extensions>,
 }
