@@ -274,7 +274,7 @@ impl Link {
     /// Gives the connection back. Call it when the answer's body has ended; if anything about the exchange is in
     /// doubt, drop the link instead.
     pub fn release(self) {
-        if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL {
+        if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL || self.conn.tap.is_broken() {
             return;
         }
         self.rest();

@@ -43,4 +43,5 @@ mod strict;
 mod threats;
 mod traces;
 mod traffic;
+mod uploads;
 mod vectors;
