@@ -2,8 +2,9 @@
 //!
 //! This is the heart of the program. It knows phases, not schemes: what a credential needs it says through
 //! [`AuthScheme`](crate::auth::AuthScheme), what it writes it writes into [`Outgoing`](crate::auth::scheme::Outgoing).
-//! [`sending`] is one send of possibly several.
+//! [`sending`] is one send of possibly several, [`again`] what happens between two.
 
+mod again;
 mod sending;
 
 use std::{
@@ -12,13 +13,12 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
-use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::timeout;
 
 use super::{
     Connection, Snapshot,
-    body::{ReadError, RequestBody},
+    body::{Gate, ReadError, RequestBody},
     browser::{self, Access},
     delivery::{Ahead, Delivery, Lease, OutBody},
     error::{ErrorId, ProxyError},
@@ -41,10 +41,6 @@ use crate::{
 
 /// The first send and at most three more.
 const MAX_SENDS: u8 = 4;
-/// Bytes of a refused answer that are read so that its connection can be used again.
-const MAX_DRAIN: usize = 64 << 10;
-/// Time for reading a refused answer to its end.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// What the client did to its own body.
 const BROKEN_OFF: &str = "the body broke off";
 /// Time for the beginning of an answer's body that a credential wants to see.
@@ -140,6 +136,8 @@ struct Sent {
     ahead: Option<Box<Ahead>>,
     link: Link,
     record: Option<SendRecording>,
+    /// Holds the body back while it is not known whether this answer will do.
+    gate: Option<Arc<Gate>>,
 }
 
 impl<'a> Exchange<'a> {
@@ -159,27 +157,6 @@ impl<'a> Exchange<'a> {
         }
         // `review` delivers the answer to the last send, whatever it is.
         Err(ProxyError::new(ErrorId::CredentialRejected, "no send was accepted"))
-    }
-
-    /// Between two sends: what becomes of the refused answer and its connection, and the rest of the body if it turns
-    /// out that the credential needs it.
-    async fn send_again(&self, prepared: &mut Prepared<'_>, sent: Sent, verdict: Verdict, measure: &mut Measure) {
-        let link = self.discard(prepared, sent).await;
-        if verdict == Verdict::Continue {
-            prepared.link = link;
-            if let Some(link) = &mut prepared.link
-                && !timeout(DRAIN_PATIENCE, link.ready()).await.unwrap_or(false)
-            {
-                prepared.link = None;
-            }
-        } else if let Some(link) = link {
-            link.release();
-        }
-        if prepared.body_use() == BodyUse::Whole {
-            let from = Instant::now();
-            prepared.body.gather().await;
-            measure.client(from);
-        }
     }
 
     /// Begins to count the request.
@@ -431,7 +408,7 @@ impl<'a> Exchange<'a> {
             let renewed = renewed?;
             verdict = if renewed { Verdict::Retry } else { Verdict::Deliver };
         }
-        if verdict != Verdict::Deliver && (sends == MAX_SENDS || !prepared.body.can_resend()) {
+        if verdict != Verdict::Deliver && (sends == MAX_SENDS || !prepared.body.take_back()) {
             self.note(|| "refused, and the request cannot be sent again".to_owned());
             return Ok(Verdict::Deliver);
         }
@@ -441,36 +418,6 @@ impl<'a> Exchange<'a> {
         Ok(verdict)
     }
 
-    /// Reads a refused answer to its end, if that is near. Gives its connection if it can be used again.
-    async fn discard(&self, prepared: &Prepared<'_>, sent: Sent) -> Option<Link> {
-        let Sent { response, ahead, withheld, link, record, .. } = sent;
-        if let (Some(record), Some(ahead)) = (&record, ahead) {
-            record.reply_body(&ahead.bytes());
-        }
-        let mut body = response.into_body();
-        let draining = async {
-            let mut read = 0;
-            while let Some(frame) = body.frame().await {
-                let Ok(frame) = frame else { return false };
-                if let Some(data) = frame.data_ref() {
-                    read += data.len();
-                    if let Some(record) = &record {
-                        record.reply_body(data);
-                    }
-                }
-                if read > MAX_DRAIN {
-                    return false;
-                }
-            }
-            true
-        };
-        let drained = timeout(DRAIN_PATIENCE, draining).await.unwrap_or(false);
-        if let Some(record) = &record {
-            record.end();
-        }
-        (drained && (withheld || prepared.body.is_sent())).then_some(link)
-    }
-
     /// Streams the answer to the client, or joins both connections if it switches protocols.
     fn deliver(
         &self,
@@ -478,7 +425,10 @@ impl<'a> Exchange<'a> {
         sent: Sent,
         measure: &mut Measure,
     ) -> Result<Response<OutBody>, ProxyError> {
-        let Sent { mut response, ahead, link, record, .. } = sent;
+        let Sent { mut response, ahead, link, record, gate, .. } = sent;
+        if let Some(gate) = gate {
+            gate.relent();
+        }
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upstream = switched.then(|| hyper::upgrade::on(&mut response));
         let (mut head, incoming) = response.into_parts();

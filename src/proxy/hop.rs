@@ -69,7 +69,7 @@ pub struct Stripped {
     pub upgrade: Option<HeaderValue>,
     /// The client accepts trailers.
     pub trailers: bool,
-    /// There is an `Expect`. It stays.
+    /// There is an `Expect: 100-continue`. It stays, as any other does.
     pub expect: bool,
 }
 
@@ -86,7 +86,10 @@ pub fn strip_response(headers: &mut HeaderMap, version: Version) -> Stripped {
 
 fn strip(headers: &mut HeaderMap, version: Version, unwanted: u32) -> Stripped {
     let seen = headers.keys().fold(0, |seen, name| seen | bit(name.as_str()));
-    let mut stripped = Stripped { expect: seen & EXPECT != 0, ..Stripped::default() };
+    let mut stripped = Stripped::default();
+    if seen & EXPECT != 0 {
+        stripped.expect = tokens(headers, &header::EXPECT).any(|token| token.eq_ignore_ascii_case("100-continue"));
+    }
     if seen & TE != 0 {
         stripped.trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     }
@@ -255,13 +258,22 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.append(name, HeaderValue::from_static("a"));
             headers.append(name, HeaderValue::from_static("b"));
-            assert_eq!(strip_request(&mut headers, Version::HTTP_11).expect, name == header::EXPECT);
+            assert!(!strip_request(&mut headers, Version::HTTP_11).expect);
             assert_eq!(headers.is_empty(), name != header::EXPECT, "{name}");
         }
         // A server's challenge passes through a tunnel.
         let mut headers = map(&[("proxy-authenticate", "Basic"), ("connection", "Keep-Alive"), ("keep-alive", "5")]);
         strip_response(&mut headers, Version::HTTP_11);
         assert_eq!(headers, map(&[("proxy-authenticate", "Basic")]));
+    }
+
+    #[test]
+    fn one_expectation_is_known() {
+        for (value, known) in [("100-continue", true), ("100-Continue", true), ("200-ok", false)] {
+            let mut headers = map(&[("expect", value)]);
+            assert_eq!(strip_request(&mut headers, Version::HTTP_11).expect, known, "{value}");
+            assert_eq!(headers["expect"], value);
+        }
     }
 
     #[test]

@@ -172,6 +172,17 @@ impl Drop for Seat {
     }
 }
 
+/// What a connection has taken so far.
+#[derive(Debug)]
+pub struct Writes(Arc<Conn>);
+
+impl Writes {
+    /// Grows whenever an HTTP/1.1 connection takes something. HTTP/2 is shared, so there it says nothing.
+    pub fn count(&self) -> usize {
+        self.0.tap.writes()
+    }
+}
+
 /// Why a send failed, and the request itself if no byte of it was written.
 #[derive(Debug)]
 pub struct SendError {
@@ -242,6 +253,11 @@ impl Link {
     /// Shows the exact bytes of an HTTP/1.1 connection to `sink` from now on, if it wants them, or to nobody.
     pub fn tap(&self, sink: Option<SendRecording>) {
         self.conn.tap.set(sink.filter(SendRecording::wants_raw));
+    }
+
+    /// For seeing whether a request on it moves.
+    pub fn writes(&self) -> Writes {
+        Writes(Arc::clone(&self.conn))
     }
 
     /// True if both are to the same target under the same conditions.

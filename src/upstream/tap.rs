@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -114,6 +114,8 @@ pub struct Tap {
     on: AtomicBool,
     /// Nothing that is written arrives any more.
     broken: AtomicBool,
+    /// How often something was written.
+    writes: AtomicUsize,
     sink: Mutex<Option<SendRecording>>,
 }
 
@@ -126,6 +128,11 @@ impl Tap {
         }
         *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
         self.on.store(on, Ordering::Relaxed);
+    }
+
+    /// How often something was written so far.
+    pub(super) fn writes(&self) -> usize {
+        self.writes.load(Ordering::Relaxed)
     }
 
     /// True once the other end has stopped to take what is written. The connection is of no use to another request.
@@ -205,7 +212,10 @@ impl<IO> Tapped<IO> {
     /// Makes a failed write of a closed connection one of `length` bytes.
     fn forgive<T>(&mut self, result: io::Result<T>, length: T) -> io::Result<(T, bool)> {
         match result {
-            Ok(written) => Ok((written, true)),
+            Ok(written) => {
+                self.tap.writes.fetch_add(1, Ordering::Relaxed);
+                Ok((written, true))
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                 self.broken = true;
                 self.tap.broken.store(true, Ordering::Relaxed);

@@ -22,7 +22,7 @@ use crate::{
     metrics::Measure,
     rules::NamedAddresses,
     upstream::{
-        self, Answered, Link, Want,
+        self, Answered, Link, Want, Writes,
         body::{Answer, SendBody},
     },
 };
@@ -49,11 +49,12 @@ impl Exchange<'_> {
             let body = prepared.body.take(plan, gate.clone(), record.clone());
             link.tap(record.clone());
             let (idempotent, version) = (head.method.is_idempotent(), prepared.head.version);
-            let outgoing = self.outgoing(Request::from_parts(head, body), version, gate, record.as_ref());
+            let outgoing = self.outgoing(Request::from_parts(head, body), version, gate.clone(), record.as_ref());
             let sent_at = Instant::now();
+            let writes = (!prepared.body.is_sent()).then(|| link.writes());
             let answer = {
                 let mut sending = pin!(link.send(outgoing));
-                self.answer(sending.as_mut(), sent_at, &prepared.body).await?
+                self.answer(sending.as_mut(), sent_at, &prepared.body, writes.as_ref()).await?
             };
             measure.upstream(sent_at);
             match answer {
@@ -62,7 +63,10 @@ impl Exchange<'_> {
                         response = recorded(response, record);
                     }
                     hop::settle_answer(response.headers_mut()).map_err(|why| self.unusable(why, record.as_ref()))?;
-                    return Ok(Sent { request: sent, withheld, response, ahead: None, link, record });
+                    if let Some(gate) = &gate {
+                        gate.shut();
+                    }
+                    return Ok(Sent { request: sent, withheld, response, ahead: None, link, record, gate });
                 }
                 Err(error) => {
                     if let Some(record) = &record {
@@ -72,7 +76,7 @@ impl Exchange<'_> {
                         return Err(ProxyError::from(fault.clone()).closing());
                     }
                     let safe = error.unprocessed || (link.is_reused() && idempotent);
-                    if fresh || !safe || !prepared.body.can_resend() {
+                    if fresh || !safe || !prepared.body.take_back() {
                         return Err(self.send_error(&error.why, &prepared.body));
                     }
                     if let Some(extensions) = error.unsent {
@@ -210,17 +214,20 @@ impl Exchange<'_> {
         request
     }
 
-    /// Waits for the head of the answer, at most `response_timeout` after the request has left.
+    /// Waits for the head of the answer, at most `response_timeout` after the request has left. Until it has, the origin
+    /// may not stop for `idle_timeout` to take what there is of the body.
     async fn answer(
         &self,
         mut sending: Pin<&mut impl Future<Output = Answered>>,
         sent_at: Instant,
         body: &RequestBody,
+        writes: Option<&Writes>,
     ) -> Result<Result<Response<Answer>, Failed>, ProxyError> {
-        let limit = self.snapshot.settings.limits.response_timeout;
+        let limits = &self.snapshot.settings.limits;
         let mut from = sent_at.into();
         loop {
-            let was_sent = body.is_sent();
+            let before = (body.flow(), writes.map(Writes::count));
+            let limit = if before.0.sent { limits.response_timeout } else { limits.idle_timeout };
             match self.conn.shared.timer.limit(from, limit, sending.as_mut()).await {
                 Some(Ok(response)) => {
                     if self.conn.is_http1 {
@@ -233,11 +240,15 @@ impl Exchange<'_> {
                     let unsent = error.unsent.map(|request| request.into_parts().0.extensions);
                     return Ok(Err(Failed { why: upstream::describe(&error.error), unprocessed, unsent }));
                 }
-                None if !was_sent => from = tokio::time::Instant::now(),
-                None => {
+                None if before.0.sent => {
                     let detail = format!("{} did not answer within {} s", self.target, limit.as_secs());
                     return Err(ProxyError::new(ErrorId::UpstreamTimeout, detail));
                 }
+                None if !before.0.waits && before == (body.flow(), writes.map(Writes::count)) => {
+                    let detail = format!("{} took nothing of the request for {} s", self.target, limit.as_secs());
+                    return Err(ProxyError::new(ErrorId::UpstreamTimeout, detail).closing());
+                }
+                None => from = tokio::time::Instant::now(),
             }
         }
     }
