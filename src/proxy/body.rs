@@ -100,9 +100,8 @@ impl RequestBody {
     }
 
     /// Keeps the client's trailers out of the slots of a credential.
-    pub fn guarding(mut self, auth: Option<Arc<dyn AuthScheme>>) -> Self {
+    pub fn guard(&mut self, auth: Option<Arc<dyn AuthScheme>>) {
         self.auth = auth;
-        self
     }
 
     /// Reads all of a new body for [`BodyUse::Whole`], its beginning for [`BodyUse::Prefix`] and [`BodyUse::Most`].
@@ -195,12 +194,12 @@ impl RequestBody {
         }
     }
 
-    /// Between two sends: the last one gets nothing more, and what waits for its `gate` goes on to find that out.
-    pub fn give_up(&self, gate: &Gate) {
+    /// Between two sends: the last one gets nothing more, and need not wait at its gate to find that out.
+    pub fn give_up(&self, gate: ShutGate) {
         if let Kind::Kept(kept) = &self.kind {
             lock(kept).reader += 1;
         }
-        gate.open();
+        gate.0.open();
     }
 
     /// How far the last send has come.
@@ -322,28 +321,33 @@ impl Gate {
         self.waker.wake();
     }
 
-    /// Holds the body back for as long as the answer is judged.
-    pub fn shut(&self) {
-        self.turn(WAITING, SHUT);
-    }
-
-    /// The answer will do: the body waits no longer than it would have without it.
-    pub fn relent(&self) {
-        self.turn(SHUT, WAITING);
-        self.waker.wake();
-    }
-
-    /// True while an answer is judged that came before the body.
-    pub fn is_shut(&self) -> bool {
-        self.state.load(Ordering::Acquire) == SHUT
-    }
-
     fn is_open(&self) -> bool {
         self.state.load(Ordering::Acquire) == OPEN
     }
 
-    fn turn(&self, from: u8, to: u8) {
-        let _ = self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+    /// False if it was not as expected.
+    fn turn(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// Holds a body back as long as an answer is judged that came before it. When dropped, the body waits as it would have
+/// without that.
+#[derive(Debug)]
+pub struct ShutGate(Arc<Gate>);
+
+impl ShutGate {
+    /// Shuts a gate, if nothing has opened it yet.
+    pub fn new(gate: Arc<Gate>) -> Option<Self> {
+        gate.turn(WAITING, SHUT).then(|| Self(gate))
+    }
+}
+
+impl Drop for ShutGate {
+    fn drop(&mut self) {
+        if self.0.turn(SHUT, WAITING) {
+            self.0.waker.wake();
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::{
     Connection, Snapshot,
-    body::{Gate, ReadError, RequestBody},
+    body::{ReadError, RequestBody, ShutGate},
     browser::{self, Access},
     delivery::{Ahead, Delivery, Lease, OutBody},
     error::{ErrorId, ProxyError},
@@ -137,7 +137,7 @@ struct Sent {
     link: Link,
     record: Option<SendRecording>,
     /// Holds the body back while it is not known whether this answer will do.
-    gate: Option<Arc<Gate>>,
+    gate: Option<ShutGate>,
 }
 
 impl<'a> Exchange<'a> {
@@ -280,8 +280,10 @@ impl<'a> Exchange<'a> {
         let mut round = Round { client, ..Round::new() };
         let auth = make_room(&mut head, self.target, rule, auth, &mut round, self.recording)?;
         let limit = self.snapshot.settings.limits.body_buffer;
-        let guarded = auth.and(rule).and_then(|rule| rule.auth.clone());
-        let body = RequestBody::new(incoming, usage(auth, &head, &round), limit).guarding(guarded);
+        let mut body = RequestBody::new(incoming, usage(auth, &head, &round), limit);
+        if !body.is_empty() {
+            body.guard(auth.and(rule).and_then(|rule| rule.auth.clone()));
+        }
         let logs_in = auth.is_none() && challenge::logs_in_connection(&head.headers);
         let expect = stripped.expect;
         Ok(Prepared { head, body, rule, auth, round, link: None, logs_in, pins: None, upgrade, expect })
@@ -425,10 +427,7 @@ impl<'a> Exchange<'a> {
         sent: Sent,
         measure: &mut Measure,
     ) -> Result<Response<OutBody>, ProxyError> {
-        let Sent { mut response, ahead, link, record, gate, .. } = sent;
-        if let Some(gate) = gate {
-            gate.relent();
-        }
+        let Sent { mut response, ahead, link, record, .. } = sent;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let upstream = switched.then(|| hyper::upgrade::on(&mut response));
         let (mut head, incoming) = response.into_parts();

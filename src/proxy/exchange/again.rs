@@ -23,14 +23,14 @@ impl Exchange<'_> {
     pub(super) async fn send_again(
         &self,
         prepared: &mut Prepared<'_>,
-        sent: Sent,
+        mut sent: Sent,
         verdict: Verdict,
         measure: &mut Measure,
     ) {
-        let gate = sent.gate.clone();
+        let gate = sent.gate.take();
         let link = self.discard(prepared, sent).await;
-        if let Some(gate) = gate.filter(|gate| gate.is_shut()) {
-            prepared.body.give_up(&gate);
+        if let Some(gate) = gate {
+            prepared.body.give_up(gate);
         }
         if verdict == Verdict::Continue {
             prepared.link = link;

@@ -10,7 +10,7 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, head
 
 use super::{
     super::{
-        body::{Gate, RequestBody},
+        body::{Gate, RequestBody, ShutGate},
         error::{ErrorId, ProxyError},
         hop, reply,
     },
@@ -63,9 +63,7 @@ impl Exchange<'_> {
                         response = recorded(response, record);
                     }
                     hop::settle_answer(response.headers_mut()).map_err(|why| self.unusable(why, record.as_ref()))?;
-                    if let Some(gate) = &gate {
-                        gate.shut();
-                    }
+                    let gate = gate.and_then(ShutGate::new);
                     return Ok(Sent { request: sent, withheld, response, ahead: None, link, record, gate });
                 }
                 Err(error) => {
