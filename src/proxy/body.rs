@@ -1,11 +1,12 @@
 //! The body of a request: streamed, kept for a resend, read ahead or read whole, and rewritten on its way out.
 
+mod kept;
+
 use std::{
-    collections::VecDeque,
     pin::Pin,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -18,9 +19,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use self::kept::{Kept, lock};
+use super::slots::strip_trailers;
 use crate::{
     auth::{
-        AuthError,
+        AuthError, AuthScheme,
         scheme::{BodyPlan, BodyUse, Reframe},
     },
     console::record::SendRecording,
@@ -36,6 +39,8 @@ pub struct RequestBody {
     beginning: Option<Box<(Bytes, bool)>>,
     /// Where the last send's rewriting says that it cannot go on.
     fault: Option<Arc<OnceLock<AuthError>>>,
+    /// The credential whose slots the client's trailers must not fill.
+    auth: Option<Arc<dyn AuthScheme>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,25 +60,19 @@ struct Progress {
     ended: AtomicBool,
     /// The client broke it off.
     broken: AtomicBool,
+    pieces: AtomicUsize,
+    waits: AtomicBool,
 }
 
-/// A stream with a bounded copy of what it gave.
-#[derive(Debug)]
-struct Kept {
-    incoming: Incoming,
-    /// Read, but not sent yet.
-    ahead: VecDeque<Bytes>,
-    copy: Vec<Bytes>,
-    bytes: usize,
-    limit: usize,
-    /// More than `limit` bytes have passed; the copy is gone.
-    overflow: bool,
-    trailers: Option<http::HeaderMap>,
-    ended: bool,
-    /// The client broke it off.
-    broken: bool,
-    /// Which send may read on; an older one that is still alive reads nothing.
-    reader: u8,
+/// How far a body has come on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Every byte has been handed to a connection.
+    pub sent: bool,
+    /// The client's next piece is waited for, or the origin's word that it wants any.
+    pub waits: bool,
+    /// Grows with every piece that is handed on.
+    pub pieces: usize,
 }
 
 /// Why a body could not be read whole.
@@ -97,7 +96,12 @@ impl RequestBody {
             BodyUse::Replay => Kind::Kept(Arc::new(Mutex::new(Kept::new(incoming, limit)))),
             _ => Kind::Once(Some(incoming), Arc::default()),
         };
-        Self { kind, size, beginning: None, fault: None }
+        Self { kind, size, beginning: None, fault: None, auth: None }
+    }
+
+    /// Keeps the client's trailers out of the slots of a credential.
+    pub fn guard(&mut self, auth: Option<Arc<dyn AuthScheme>>) {
+        self.auth = auth;
     }
 
     /// Reads all of a new body for [`BodyUse::Whole`], its beginning for [`BodyUse::Prefix`] and [`BodyUse::Most`].
@@ -173,14 +177,43 @@ impl RequestBody {
         matches!(self.kind, Kind::Empty)
     }
 
-    /// True if it can be sent again from the start.
-    pub fn can_resend(&self) -> bool {
+    /// True if it can be sent again from the start. The last send may then get nothing more of what is not kept.
+    pub fn take_back(&self) -> bool {
         match &self.kind {
             Kind::Empty | Kind::Whole(_) => true,
             Kind::Once(incoming, _) => incoming.is_some(),
             Kind::Kept(kept) => {
+                let mut kept = lock(kept);
+                if kept.reader == 0 || !kept.overflow {
+                    return true;
+                }
+                let untouched = kept.is_untouched();
+                kept.reader += u8::from(untouched);
+                untouched
+            }
+        }
+    }
+
+    /// Between two sends: the last one gets nothing more, and need not wait at its gate to find that out.
+    pub fn give_up(&self, gate: ShutGate) {
+        if let Kind::Kept(kept) = &self.kind {
+            lock(kept).reader += 1;
+        }
+        gate.0.open();
+    }
+
+    /// How far the last send has come.
+    pub fn flow(&self) -> Flow {
+        match &self.kind {
+            Kind::Empty | Kind::Whole(_) => Flow { sent: true, waits: false, pieces: 0 },
+            Kind::Once(_, progress) => Flow {
+                sent: progress.ended.load(Ordering::Acquire),
+                waits: progress.waits.load(Ordering::Relaxed),
+                pieces: progress.pieces.load(Ordering::Relaxed),
+            },
+            Kind::Kept(kept) => {
                 let kept = lock(kept);
-                kept.reader == 0 || !kept.overflow
+                Flow { sent: kept.ended, waits: kept.waits, pieces: kept.pieces }
             }
         }
     }
@@ -223,12 +256,13 @@ impl RequestBody {
             Kind::Kept(kept) => {
                 let mut inner = lock(kept);
                 inner.reader += 1;
+                inner.waits = false;
                 Source::Kept { reader: inner.reader, at: 0, kept: Arc::clone(kept) }
             }
         };
         let gate = gate.map(|gate| (gate, Box::pin(tokio::time::sleep(PATIENCE))));
         let reframe = reframe.map(|reframe| Framing::Open(reframe, self.fault.insert(Arc::default()).clone()));
-        SendBody::Stream(Box::pin(Outflow { source, size, gate, reframe, tap }))
+        SendBody::Stream(Box::pin(Outflow { source, size, gate, reframe, auth: self.auth.clone(), tap }))
     }
 }
 
@@ -266,22 +300,54 @@ async fn read_whole(incoming: Incoming, limit: usize, converses: bool) -> Result
     Ok(whole.freeze())
 }
 
-fn lock(kept: &Mutex<Kept>) -> std::sync::MutexGuard<'_, Kept> {
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Opens when the origin answers 100 to `Expect: 100-continue`.
 #[derive(Debug, Default)]
 pub struct Gate {
-    open: AtomicBool,
+    state: AtomicU8,
     waker: AtomicWaker,
 }
+
+/// The origin has not said anything, and has some time left.
+const WAITING: u8 = 0;
+/// The body may go.
+const OPEN: u8 = 1;
+/// The origin has answered without the body, and it is not known yet what becomes of it.
+const SHUT: u8 = 2;
 
 impl Gate {
     /// Lets the body through.
     pub fn open(&self) {
-        self.open.store(true, Ordering::Release);
+        self.state.store(OPEN, Ordering::Release);
         self.waker.wake();
+    }
+
+    fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OPEN
+    }
+
+    /// False if it was not as expected.
+    fn turn(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// Holds a body back as long as an answer is judged that came before it. When dropped, the body waits as it would have
+/// without that.
+#[derive(Debug)]
+pub struct ShutGate(Arc<Gate>);
+
+impl ShutGate {
+    /// Shuts a gate, if nothing has opened it yet.
+    pub fn new(gate: Arc<Gate>) -> Option<Self> {
+        gate.turn(WAITING, SHUT).then(|| Self(gate))
+    }
+}
+
+impl Drop for ShutGate {
+    fn drop(&mut self) {
+        if self.0.turn(SHUT, WAITING) {
+            self.0.waker.wake();
+        }
     }
 }
 
@@ -292,6 +358,7 @@ struct Outflow {
     size: SizeHint,
     gate: Option<(Arc<Gate>, Pin<Box<Sleep>>)>,
     reframe: Option<Framing>,
+    auth: Option<Arc<dyn AuthScheme>>,
     tap: Option<SendRecording>,
 }
 
@@ -318,15 +385,24 @@ impl Body for Outflow {
         let this = self.get_mut();
         if let Some((gate, patience)) = &mut this.gate {
             gate.waker.register(cx.waker());
-            if !gate.open.load(Ordering::Acquire) && patience.as_mut().poll(cx).is_pending() {
+            if patience.as_mut().poll(cx).is_ready() {
+                gate.turn(WAITING, OPEN);
+            }
+            if !gate.is_open() {
+                this.source.waits();
                 return Poll::Pending;
             }
             this.gate = None;
         }
-        let frame = match &mut this.reframe {
+        let mut frame = match &mut this.reframe {
             None => ready!(this.source.poll(cx)),
             Some(framing) => ready!(framing.poll(&mut this.source, cx)),
         };
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            strip_trailers(trailers, this.auth.as_deref());
+        }
         if let (Some(tap), Some(Ok(frame))) = (&this.tap, &frame)
             && let Some(data) = frame.data_ref()
         {
@@ -351,7 +427,10 @@ impl Source {
         match self {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Once(incoming, progress) => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let polled = Pin::new(&mut *incoming).poll_frame(cx);
+                progress.waits.store(polled.is_pending(), Ordering::Relaxed);
+                let frame = ready!(polled);
+                progress.pieces.fetch_add(1, Ordering::Relaxed);
                 if matches!(frame, Some(Err(_))) {
                     progress.broken.store(true, Ordering::Release);
                 } else if frame.is_none() || incoming.is_end_stream() {
@@ -360,6 +439,15 @@ impl Source {
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
             }
             Self::Kept { reader, at, kept } => lock(kept).poll(cx, *reader, at),
+        }
+    }
+
+    /// Notes that it is not the connection that is waited for.
+    fn waits(&self) {
+        match self {
+            Self::Whole(_) => {}
+            Self::Once(_, progress) => progress.waits.store(true, Ordering::Relaxed),
+            Self::Kept { kept, .. } => lock(kept).waits = true,
         }
     }
 }
@@ -389,99 +477,5 @@ impl Framing {
                 return Poll::Ready(Some(Ok(Frame::data(out.freeze()))));
             }
         }
-    }
-}
-
-impl Kept {
-    fn new(incoming: Incoming, limit: usize) -> Self {
-        let overflow = incoming.size_hint().lower() > limit as u64;
-        Self {
-            incoming,
-            ahead: VecDeque::new(),
-            copy: Vec::new(),
-            bytes: 0,
-            limit,
-            overflow,
-            trailers: None,
-            ended: false,
-            broken: false,
-            reader: 0,
-        }
-    }
-
-    /// Reads the first `wanted` bytes, and whatever came with them. Gives these bytes, and whether they are all.
-    async fn read_ahead(&mut self, wanted: usize) -> Result<(Bytes, bool), ReadError> {
-        let mut beginning = BytesMut::new();
-        let mut complete = false;
-        while beginning.len() < wanted && !complete {
-            match self.incoming.frame().await {
-                None => complete = true,
-                Some(Err(_)) => return Err(ReadError::Broken),
-                Some(Ok(frame)) => {
-                    if let Some(data) = frame.data_ref() {
-                        beginning.extend_from_slice(data);
-                        self.ahead.push_back(data.clone());
-                    } else {
-                        self.trailers = frame.into_trailers().ok();
-                        complete = true;
-                    }
-                }
-            }
-            if wanted > self.limit && beginning.len() > self.limit {
-                return Err(ReadError::TooLarge);
-            }
-        }
-        Ok((beginning.freeze(), complete || self.incoming.is_end_stream()))
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, reader: u8, at: &mut usize) -> Polled {
-        if reader != self.reader {
-            return Poll::Ready(Some(Err("this send was given up".into())));
-        }
-        if let Some(piece) = self.copy.get(*at) {
-            *at += 1;
-            return Poll::Ready(Some(Ok(Frame::data(piece.clone()))));
-        }
-        if let Some(piece) = self.ahead.pop_front() {
-            self.keep(&piece);
-            *at = self.copy.len();
-            self.ended = self.ahead.is_empty() && (self.trailers.is_some() || self.incoming.is_end_stream());
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
-        }
-        if self.ended {
-            // Trailers are an index of their own behind the last piece.
-            let first = *at == self.copy.len();
-            *at += 1;
-            return Poll::Ready(self.trailers.clone().filter(|_| first).map(|trailers| Ok(Frame::trailers(trailers))));
-        }
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        match &frame {
-            None => self.ended = true,
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.keep(data);
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    self.trailers = Some(trailers.clone());
-                }
-                *at = self.copy.len();
-                if frame.is_trailers() {
-                    *at += 1;
-                }
-                self.ended = self.incoming.is_end_stream();
-            }
-            Some(Err(_)) => self.broken = true,
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
-    }
-
-    fn keep(&mut self, data: &Bytes) {
-        self.bytes += data.len();
-        if self.overflow || self.bytes > self.limit {
-            self.overflow = true;
-            self.copy = Vec::new();
-            return;
-        }
-        // A piece shares its memory with the read buffer it came from; small pieces are copied out of it.
-        self.copy.push(if data.len() < 4096 { Bytes::copy_from_slice(data) } else { data.clone() });
     }
 }

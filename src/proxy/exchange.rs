@@ -2,8 +2,9 @@
 //!
 //! This is the heart of the program. It knows phases, not schemes: what a credential needs it says through
 //! [`AuthScheme`](crate::auth::AuthScheme), what it writes it writes into [`Outgoing`](crate::auth::scheme::Outgoing).
-//! [`sending`] is one send of possibly several.
+//! [`sending`] is one send of possibly several, [`again`] what happens between two.
 
+mod again;
 mod sending;
 
 use std::{
@@ -12,13 +13,12 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request, response};
-use http_body_util::BodyExt;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::timeout;
 
 use super::{
     Connection, Snapshot,
-    body::{ReadError, RequestBody},
+    body::{ReadError, RequestBody, ShutGate},
     browser::{self, Access},
     delivery::{Ahead, Delivery, Lease, OutBody},
     error::{ErrorId, ProxyError},
@@ -41,17 +41,13 @@ use crate::{
 
 /// The first send and at most three more.
 const MAX_SENDS: u8 = 4;
-/// Bytes of a refused answer that are read so that its connection can be used again.
-const MAX_DRAIN: usize = 64 << 10;
-/// Time for reading a refused answer to its end.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// What the client did to its own body.
 const BROKEN_OFF: &str = "the body broke off";
 /// Time for the beginning of an answer's body that a credential wants to see.
 const PREFIX_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Forwards one request and gives the answer for the client: the origin's, or our own.
-pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Target) -> Response<OutBody> {
+pub async fn forward(conn: &Connection, mut request: Request<Incoming>, target: &Target) -> Response<OutBody> {
     let begun = Instant::now();
     let recording = conn.begin_recording();
     if let Some(recording) = &recording {
@@ -61,6 +57,9 @@ pub async fn forward(conn: &Connection, request: Request<Incoming>, target: &Tar
     let exchange = Exchange { conn, snapshot: &snapshot, target, recording: recording.as_ref(), begun };
     let rule = exchange.find_rule(&request);
     let mut measure = exchange.measure(&request, rule);
+    if hop::ends_here(&mut request) {
+        return exchange.end_here(request.method(), &mut measure);
+    }
     let mut prepared = match exchange.prepare(request, rule) {
         Ok(prepared) => prepared,
         Err(error) => return exchange.refuse(error, &mut measure),
@@ -137,6 +136,8 @@ struct Sent {
     ahead: Option<Box<Ahead>>,
     link: Link,
     record: Option<SendRecording>,
+    /// Holds the body back while it is not known whether this answer will do.
+    gate: Option<ShutGate>,
 }
 
 impl<'a> Exchange<'a> {
@@ -156,27 +157,6 @@ impl<'a> Exchange<'a> {
         }
         // `review` delivers the answer to the last send, whatever it is.
         Err(ProxyError::new(ErrorId::CredentialRejected, "no send was accepted"))
-    }
-
-    /// Between two sends: what becomes of the refused answer and its connection, and the rest of the body if it turns
-    /// out that the credential needs it.
-    async fn send_again(&self, prepared: &mut Prepared<'_>, sent: Sent, verdict: Verdict, measure: &mut Measure) {
-        let link = self.discard(prepared, sent).await;
-        if verdict == Verdict::Continue {
-            prepared.link = link;
-            if let Some(link) = &mut prepared.link
-                && !timeout(DRAIN_PATIENCE, link.ready()).await.unwrap_or(false)
-            {
-                prepared.link = None;
-            }
-        } else if let Some(link) = link {
-            link.release();
-        }
-        if prepared.body_use() == BodyUse::Whole {
-            let from = Instant::now();
-            prepared.body.gather().await;
-            measure.client(from);
-        }
     }
 
     /// Begins to count the request.
@@ -200,6 +180,24 @@ impl<'a> Exchange<'a> {
             recording.finish(None);
         }
         error.into_response()
+    }
+
+    /// The request was to go no further than here (RFC 9110 section 7.6.2).
+    #[cold]
+    fn end_here(&self, method: &Method, measure: &mut Measure) -> Response<OutBody> {
+        let mut response = Response::new(OutBody::Empty);
+        if *method == Method::TRACE {
+            // Nothing of a request is ever repeated.
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        }
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("OPTIONS"));
+        let (head, body) = response.into_parts();
+        measure.answered().set(Outcome::of(head.status));
+        if let Some(recording) = self.recording {
+            recording.response(&head);
+            recording.finish(None);
+        }
+        Response::from_parts(head, body)
     }
 
     /// Finds the rule.
@@ -266,6 +264,11 @@ impl<'a> Exchange<'a> {
     /// Makes the request ready for its first send: its credential chosen, connection fields off, the slots empty.
     fn prepare(&self, mut request: Request<Incoming>, rule: Option<&'a Rule>) -> Result<Prepared<'a>, ProxyError> {
         self.may_pass(rule)?;
+        // The framing has refused these over HTTP/1.1 already.
+        if request.uri().path() == "*" && request.method() != Method::OPTIONS {
+            return Err(ProxyError::new(ErrorId::BadRequest, "`*` is a target of OPTIONS only"));
+        }
+        hop::settle_length(request.headers_mut()).map_err(|why| ProxyError::new(ErrorId::BadRequest, why))?;
         let auth = self.choose_auth(&request, rule)?;
         let version = request.version();
         let stripped = hop::strip_request(request.headers_mut(), version);
@@ -278,7 +281,10 @@ impl<'a> Exchange<'a> {
         let mut round = Round { client, ..Round::new() };
         let auth = make_room(&mut head, self.target, rule, auth, &mut round, self.recording)?;
         let limit = self.snapshot.settings.limits.body_buffer;
-        let body = RequestBody::new(incoming, usage(auth, &head, &round), limit);
+        let mut body = RequestBody::new(incoming, usage(auth, &head, &round), limit);
+        if !body.is_empty() {
+            body.guard(auth.and(rule).and_then(|rule| rule.auth.clone()));
+        }
         let logs_in = auth.is_none() && challenge::logs_in_connection(&head.headers);
         let expect = stripped.expect;
         Ok(Prepared { head, body, rule, auth, round, link: None, logs_in, pins: None, upgrade, expect })
@@ -405,7 +411,7 @@ impl<'a> Exchange<'a> {
             let renewed = renewed?;
             verdict = if renewed { Verdict::Retry } else { Verdict::Deliver };
         }
-        if verdict != Verdict::Deliver && (sends == MAX_SENDS || !prepared.body.can_resend()) {
+        if verdict != Verdict::Deliver && (sends == MAX_SENDS || !prepared.body.take_back()) {
             self.note(|| "refused, and the request cannot be sent again".to_owned());
             return Ok(Verdict::Deliver);
         }
@@ -413,36 +419,6 @@ impl<'a> Exchange<'a> {
             prepared.round.attempt += 1;
         }
         Ok(verdict)
-    }
-
-    /// Reads a refused answer to its end, if that is near. Gives its connection if it can be used again.
-    async fn discard(&self, prepared: &Prepared<'_>, sent: Sent) -> Option<Link> {
-        let Sent { response, ahead, withheld, link, record, .. } = sent;
-        if let (Some(record), Some(ahead)) = (&record, ahead) {
-            record.reply_body(&ahead.bytes());
-        }
-        let mut body = response.into_body();
-        let draining = async {
-            let mut read = 0;
-            while let Some(frame) = body.frame().await {
-                let Ok(frame) = frame else { return false };
-                if let Some(data) = frame.data_ref() {
-                    read += data.len();
-                    if let Some(record) = &record {
-                        record.reply_body(data);
-                    }
-                }
-                if read > MAX_DRAIN {
-                    return false;
-                }
-            }
-            true
-        };
-        let drained = timeout(DRAIN_PATIENCE, draining).await.unwrap_or(false);
-        if let Some(record) = &record {
-            record.end();
-        }
-        (drained && (withheld || prepared.body.is_sent())).then_some(link)
     }
 
     /// Streams the answer to the client, or joins both connections if it switches protocols.

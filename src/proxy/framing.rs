@@ -11,6 +11,7 @@ mod tests;
 use std::sync::LazyLock;
 
 use chunked::Chunk;
+pub use chunked::NEVER_TRAILERS;
 pub(super) use head::MAX_FIELDS;
 pub use head::mend_target;
 use head::{check_head, partial_head};

@@ -1,7 +1,7 @@
 //! Hop-by-hop header fields (RFC 9110 section 7.6.1): what concerns one connection never crosses to the next.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Version,
     header::{self, Entry},
     request::Parts,
 };
@@ -69,7 +69,7 @@ pub struct Stripped {
     pub upgrade: Option<HeaderValue>,
     /// The client accepts trailers.
     pub trailers: bool,
-    /// There is an `Expect`. It stays.
+    /// There is an `Expect: 100-continue`. It stays, as any other does.
     pub expect: bool,
 }
 
@@ -86,15 +86,17 @@ pub fn strip_response(headers: &mut HeaderMap, version: Version) -> Stripped {
 
 fn strip(headers: &mut HeaderMap, version: Version, unwanted: u32) -> Stripped {
     let seen = headers.keys().fold(0, |seen, name| seen | bit(name.as_str()));
-    let mut stripped = Stripped { expect: seen & EXPECT != 0, ..Stripped::default() };
+    let mut stripped = Stripped::default();
+    if seen & EXPECT != 0 {
+        stripped.expect = tokens(headers, &header::EXPECT).any(|token| token.eq_ignore_ascii_case("100-continue"));
+    }
     if seen & TE != 0 {
         stripped.trailers = tokens(headers, &header::TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     }
     if seen & CONNECTION != 0 {
         if seen & UPGRADE != 0 && version == Version::HTTP_11 {
             let asks = tokens(headers, &header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-            let protocol = headers.get(header::UPGRADE).filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c"));
-            stripped.upgrade = protocol.filter(|_| asks).cloned();
+            stripped.upgrade = asks.then(|| protocols(headers)).flatten();
         }
         let nominated: Vec<HeaderName> = tokens(headers, &header::CONNECTION)
             .filter(|token| !["keep-alive", "close"].iter().any(|usual| token.eq_ignore_ascii_case(usual)))
@@ -111,6 +113,77 @@ fn strip(headers: &mut HeaderMap, version: Version, unwanted: u32) -> Stripped {
         unwanted &= unwanted - 1;
     }
     stripped
+}
+
+/// Makes the head of an answer say once how its body was framed: with a transfer coding there is no length (RFC 9112
+/// section 6.3), and a length that is repeated becomes one.
+///
+/// # Errors
+/// Lengths that differ, and codings of which only `chunked` has been taken off the body.
+pub fn settle_answer(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+        let is = |name| tokens(headers, &header::TRANSFER_ENCODING).all(|coding| coding.eq_ignore_ascii_case(name));
+        // `identity` is history, and means nothing.
+        return if is("chunked") || is("identity") {
+            Ok(())
+        } else {
+            Err("it has a transfer coding besides `chunked`")
+        };
+    }
+    settle_length(headers)
+}
+
+/// Makes one `Content-Length` of several that agree (RFC 9110 section 8.6).
+///
+/// # Errors
+/// They differ, or are no numbers.
+pub fn settle_length(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    const BAD: &str = "it has no one Content-Length";
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else { return Ok(()) };
+    if lines.next().is_none() && !first.is_empty() && first.as_bytes().iter().all(u8::is_ascii_digit) {
+        return Ok(());
+    }
+    let mut lengths = headers
+        .get_all(header::CONTENT_LENGTH)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .map(|length| {
+            std::str::from_utf8(length.trim_ascii()).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
+        });
+    let length: u64 = lengths.next().flatten().ok_or(BAD)?;
+    if lengths.any(|other| other != Some(length)) {
+        return Err(BAD);
+    }
+    headers.insert(header::CONTENT_LENGTH, length.into());
+    Ok(())
+}
+
+/// What `Upgrade` asks for, but for `h2c`.
+fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
+    let wanted: Vec<&str> =
+        tokens(headers, &header::UPGRADE).filter(|protocol| !protocol.eq_ignore_ascii_case("h2c")).collect();
+    if wanted.is_empty() {
+        // Something else that means nothing: what follows on the connection is no longer read as requests.
+        return headers.get(header::UPGRADE).filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"h2c")).cloned();
+    }
+    HeaderValue::from_str(&wanted.join(", ")).ok()
+}
+
+/// Takes one off `Max-Forwards` of an OPTIONS or TRACE (RFC 9110 section 7.6.2). True if there was none left: the answer
+/// is then ours.
+pub fn ends_here<B>(request: &mut Request<B>) -> bool {
+    if request.method() != Method::OPTIONS && request.method() != Method::TRACE {
+        return false;
+    }
+    let headers = request.headers_mut();
+    let left = headers.get(header::MAX_FORWARDS).and_then(|left| left.to_str().ok()?.trim().parse::<u64>().ok());
+    let Some(left) = left else { return false };
+    if left > 0 {
+        headers.insert(header::MAX_FORWARDS, (left - 1).into());
+    }
+    left == 0
 }
 
 /// The comma-separated tokens of all lines of a field.
@@ -185,13 +258,22 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.append(name, HeaderValue::from_static("a"));
             headers.append(name, HeaderValue::from_static("b"));
-            assert_eq!(strip_request(&mut headers, Version::HTTP_11).expect, name == header::EXPECT);
+            assert!(!strip_request(&mut headers, Version::HTTP_11).expect);
             assert_eq!(headers.is_empty(), name != header::EXPECT, "{name}");
         }
         // A server's challenge passes through a tunnel.
         let mut headers = map(&[("proxy-authenticate", "Basic"), ("connection", "Keep-Alive"), ("keep-alive", "5")]);
         strip_response(&mut headers, Version::HTTP_11);
         assert_eq!(headers, map(&[("proxy-authenticate", "Basic")]));
+    }
+
+    #[test]
+    fn one_expectation_is_known() {
+        for (value, known) in [("100-continue", true), ("100-Continue", true), ("200-ok", false)] {
+            let mut headers = map(&[("expect", value)]);
+            assert_eq!(strip_request(&mut headers, Version::HTTP_11).expect, known, "{value}");
+            assert_eq!(headers["expect"], value);
+        }
     }
 
     #[test]
@@ -202,6 +284,44 @@ mod tests {
         assert_eq!(upgrade(&both, Version::HTTP_10), None);
         assert_eq!(upgrade(&both[1..], Version::HTTP_11), None);
         assert_eq!(upgrade(&[("connection", "upgrade"), ("upgrade", "h2c")], Version::HTTP_11), None);
+        let several = [("connection", "upgrade"), ("upgrade", "H2C, websocket"), ("upgrade", "foo/1")];
+        assert_eq!(upgrade(&several, Version::HTTP_11).unwrap(), "websocket, foo/1");
+    }
+
+    #[test]
+    fn forwards_are_counted_where_they_mean_something() {
+        for (method, before, ends, after) in [
+            ("OPTIONS", "0", true, "0"),
+            ("TRACE", "1", false, "0"),
+            ("OPTIONS", "ten", false, "ten"),
+            ("GET", "0", false, "0"),
+        ] {
+            let mut request = Request::builder().method(method).header("max-forwards", before).body(()).unwrap();
+            assert_eq!(ends_here(&mut request), ends, "{method} {before}");
+            assert_eq!(request.headers()["max-forwards"], after);
+        }
+        assert!(!ends_here(&mut Request::options("/").body(()).unwrap()));
+    }
+
+    #[test]
+    fn a_length_is_said_once_or_not_at_all() {
+        let settled = |lines: &[(&'static str, &'static str)]| {
+            let mut headers = map(lines);
+            settle_answer(&mut headers).map(|()| headers.remove("content-length"))
+        };
+        let length = |text: &'static str| Ok(Some(HeaderValue::from_static(text)));
+        assert_eq!(settled(&[]), Ok(None));
+        assert_eq!(settled(&[("content-length", "5")]), length("5"));
+        assert_eq!(settled(&[("content-length", "5, 5")]), length("5"));
+        assert_eq!(settled(&[("content-length", "5"), ("content-length", "5")]), length("5"));
+        assert_eq!(settled(&[("transfer-encoding", "Chunked"), ("content-length", "3")]), Ok(None));
+        assert_eq!(settled(&[("transfer-encoding", "identity")]), Ok(None));
+        for wrong in [["5", "6"], ["5, 6", "5"], ["5", "+5"], ["5", ""], ["-1", "-1"]] {
+            assert!(settled(&wrong.map(|value| ("content-length", value))).is_err(), "{wrong:?}");
+        }
+        for wrong in ["gzip, chunked", "gzip", "chunked, gzip", "chunked, identity"] {
+            assert!(settled(&[("transfer-encoding", wrong)]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

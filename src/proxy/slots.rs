@@ -1,10 +1,11 @@
 //! Making room for a credential: the rule's edits, and what the client put where the credential goes, which is removed,
 //! kept, or a reason to refuse.
 
-use http::{HeaderName, HeaderValue, Version, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header, request::Parts};
 
 use super::{
     error::{ErrorId, ProxyError},
+    framing::NEVER_TRAILERS,
     hop,
 };
 use crate::{
@@ -59,6 +60,21 @@ pub fn make_room<'a>(
         head.headers.insert(header::HOST, host);
     }
     Ok(auth)
+}
+
+/// Takes away the client's trailers that would change what has been decided: fields that may only stand in a head (RFC 9110
+/// section 6.5.1), and what a credential fills or clears, under any name that servers may take for it.
+pub fn strip_trailers(trailers: &mut HeaderMap, auth: Option<&dyn AuthScheme>) {
+    let slots = auth.into_iter().flat_map(|auth| auth.slots().iter().chain(auth.clears()));
+    let slots = slots.filter_map(|slot| if let Slot::Header(name) = slot { Some(name.as_str()) } else { None });
+    let closed: Vec<&str> = NEVER_TRAILERS.into_iter().chain(slots).collect();
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let alike = |a: &str, b: &str| a.bytes().map(plain).eq(b.bytes().map(plain));
+    let unwanted: Vec<HeaderName> =
+        trailers.keys().filter(|name| closed.iter().any(|closed| alike(name.as_str(), closed))).cloned().collect();
+    for name in unwanted {
+        trailers.remove(name);
+    }
 }
 
 fn edit_headers(head: &mut Parts, rule: &Rule) {

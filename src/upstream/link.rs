@@ -109,6 +109,7 @@ impl Conn {
         sender: &mut http1::SendRequest<SendBody>,
         mut request: Request<SendBody>,
     ) -> impl Future<Output = Handed> + Send + use<'a> {
+        name_framing(&mut request);
         if let Some(driver) = &self.driver
             && matches!(request.body(), SendBody::Stream(_))
             && let SendBody::Stream(body) = std::mem::replace(request.body_mut(), SendBody::Empty)
@@ -171,6 +172,17 @@ impl Drop for Seat {
     }
 }
 
+/// What a connection has taken so far.
+#[derive(Debug)]
+pub struct Writes(Arc<Conn>);
+
+impl Writes {
+    /// Grows whenever an HTTP/1.1 connection takes something. HTTP/2 is shared, so there it says nothing.
+    pub fn count(&self) -> usize {
+        self.0.tap.writes()
+    }
+}
+
 /// Why a send failed, and the request itself if no byte of it was written.
 #[derive(Debug)]
 pub struct SendError {
@@ -178,6 +190,18 @@ pub struct SendError {
     pub error: hyper::Error,
     /// The request, if it can be sent again as it is.
     pub unsent: Option<Box<Request<SendBody>>>,
+}
+
+impl SendError {
+    /// True if an HTTP/2 origin says that it has not begun with the request, so that any may be sent again: it refused
+    /// the stream, or its GOAWAY names an earlier one as the last (RFC 9113 sections 8.7 and 6.8).
+    pub fn is_unprocessed(&self) -> bool {
+        let cause = std::error::Error::source(&self.error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+        // The library gives a GOAWAY to those streams alone that come after the last.
+        cause.is_some_and(|cause| {
+            cause.is_remote() && (cause.is_go_away() || cause.reason() == Some(h2::Reason::REFUSED_STREAM))
+        })
+    }
 }
 
 /// The head of an answer, its body still to be read, or why there is none.
@@ -231,6 +255,11 @@ impl Link {
         self.conn.tap.set(sink.filter(SendRecording::wants_raw));
     }
 
+    /// For seeing whether a request on it moves.
+    pub fn writes(&self) -> Writes {
+        Writes(Arc::clone(&self.conn))
+    }
+
     /// True if both are to the same target under the same conditions.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.slot, &other.slot)
@@ -261,7 +290,7 @@ impl Link {
     /// Gives the connection back. Call it when the answer's body has ended; if anything about the exchange is in
     /// doubt, drop the link instead.
     pub fn release(self) {
-        if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL {
+        if self.conn.identity.load(Ordering::Relaxed) == DOUBTFUL || self.conn.tap.is_broken() {
             return;
         }
         self.rest();
@@ -447,6 +476,14 @@ fn to_http2(request: &mut Request<SendBody>, link: &Link) {
         headers.insert(header::TE, http::HeaderValue::from_static("trailers"));
     } else {
         headers.remove(header::TE);
+    }
+}
+
+/// Says `chunked` for a stream of unknown length. The HTTP library does so too, but takes GET and HEAD to have no body.
+fn name_framing(request: &mut Request<SendBody>) {
+    let is_open = matches!(request.body(), SendBody::Stream(body) if body.size_hint().exact().is_none());
+    if is_open && !request.headers().contains_key(header::CONTENT_LENGTH) {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, http::HeaderValue::from_static("chunked"));
     }
 }
 

@@ -29,7 +29,7 @@ pub use counts::PoolCounts;
 pub use dial::{is_refusal, refusal};
 pub use fetch::describe;
 use http::Version;
-pub use link::{Answered, Link, SendError};
+pub use link::{Answered, Link, SendError, Writes};
 pub use parent::{came_from_us, pseudonym};
 pub use pins::Pins;
 pub use settings::{ParentProxy, UpstreamSettings};

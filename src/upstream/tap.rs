@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -119,6 +119,10 @@ impl AsyncWrite for Stream {
 #[derive(Default)]
 pub struct Tap {
     on: AtomicBool,
+    /// Nothing that is written arrives any more.
+    broken: AtomicBool,
+    /// How often something was written.
+    writes: AtomicUsize,
     sink: Mutex<Option<SendRecording>>,
 }
 
@@ -131,6 +135,16 @@ impl Tap {
         }
         *self.sink.lock().unwrap_or_else(PoisonError::into_inner) = sink;
         self.on.store(on, Ordering::Relaxed);
+    }
+
+    /// How often something was written so far.
+    pub(super) fn writes(&self) -> usize {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// True once the other end has stopped to take what is written. The connection is of no use to another request.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// Takes over the sink of another tap.
@@ -180,21 +194,42 @@ pub fn write_gathered<IO: AsyncWrite + Unpin>(
 }
 
 /// A connection whose bytes can be seen.
+///
+/// An origin may answer before it has read the request, and close (RFC 9112 section 9.5). The HTTP library gives up at the
+/// first write that fails, with the answer unread. So here such a write passes for done and leads nowhere, and the end of
+/// what can still be read is the error.
 #[derive(Debug)]
 pub struct Tapped<IO> {
     io: IO,
     tap: Arc<Tap>,
+    broken: bool,
 }
 
 impl<IO> Tapped<IO> {
     /// Puts a tap on a connection.
     pub fn new(io: IO, tap: Arc<Tap>) -> Self {
-        Self { io, tap }
+        Self { io, tap, broken: false }
     }
 
     /// The connection itself.
     pub fn into_inner(self) -> IO {
         self.io
+    }
+
+    /// Makes a failed write of a closed connection one of `length` bytes.
+    fn forgive<T>(&mut self, result: io::Result<T>, length: T) -> io::Result<(T, bool)> {
+        match result {
+            Ok(written) => {
+                self.tap.writes.fetch_add(1, Ordering::Relaxed);
+                Ok((written, true))
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                self.broken = true;
+                self.tap.broken.store(true, Ordering::Relaxed);
+                Ok((length, false))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -202,7 +237,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Tapped<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        let room = buf.remaining() > 0;
         let result = ready!(Pin::new(&mut this.io).poll_read(cx, buf));
+        if this.broken && room && result.is_ok() && buf.filled().len() == before {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         if let Some(sink) = this.tap.sink() {
             let read = &buf.filled()[before..];
             if !read.is_empty() {
@@ -216,8 +255,12 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Tapped<IO> {
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Tapped<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
-        if let Some(sink) = this.tap.sink() {
+        if this.broken {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = ready!(Pin::new(&mut this.io).poll_write(cx, buf));
+        let (written, sent) = this.forgive(result, buf.len())?;
+        if let Some(sink) = this.tap.sink().filter(|_| sent) {
             sink.raw_out(&buf[..written]);
         }
         Poll::Ready(Ok(written))
@@ -229,8 +272,13 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Tapped<IO> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = ready!(write_gathered(&mut this.io, cx, bufs))?;
-        if let Some(sink) = this.tap.sink() {
+        let total = bufs.iter().map(|buf| buf.len()).sum();
+        if this.broken {
+            return Poll::Ready(Ok(total));
+        }
+        let result = ready!(write_gathered(&mut this.io, cx, bufs));
+        let (written, sent) = this.forgive(result, total)?;
+        if let Some(sink) = this.tap.sink().filter(|_| sent) {
             let mut left = written;
             for buf in bufs {
                 let part = &buf[..left.min(buf.len())];
@@ -248,11 +296,20 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Tapped<IO> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+        let this = self.get_mut();
+        if this.broken {
+            return Poll::Ready(Ok(()));
+        }
+        let result = ready!(Pin::new(&mut this.io).poll_flush(cx));
+        Poll::Ready(this.forgive(result, ()).map(|_| ()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        if this.broken {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.io).poll_shutdown(cx)
     }
 }
 
@@ -260,9 +317,42 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Tapped<IO> {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    /// The other end takes nothing more, but has said something before.
+    #[tokio::test]
+    async fn what_was_said_before_a_write_failed_can_be_read() {
+        let tap = Arc::<Tap>::default();
+        let mut near = Tapped::new(tokio::io::join(&b"answer"[..], Closed), tap.clone());
+        assert!(!tap.is_broken());
+        for _ in 0..3 {
+            near.write_all(b"request").await.unwrap();
+            near.flush().await.unwrap();
+        }
+        assert!(tap.is_broken());
+        let mut got = Vec::new();
+        let error = near.read_to_end(&mut got).await.unwrap_err();
+        assert_eq!((&got[..], error.kind()), (&b"answer"[..], io::ErrorKind::ConnectionReset));
+    }
+
+    #[derive(Debug)]
+    struct Closed;
+
+    impl AsyncWrite for Closed {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
 
     #[tokio::test]
     async fn buffers_are_written_in_order_whether_small_or_not() {

@@ -10,9 +10,9 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, head
 
 use super::{
     super::{
-        body::{Gate, RequestBody},
+        body::{Gate, RequestBody, ShutGate},
         error::{ErrorId, ProxyError},
-        reply,
+        hop, reply,
     },
     BROKEN_OFF, Exchange, Prepared, Sent, copy,
 };
@@ -22,7 +22,7 @@ use crate::{
     metrics::Measure,
     rules::NamedAddresses,
     upstream::{
-        self, Answered, Link, Want,
+        self, Answered, Link, Want, Writes,
         body::{Answer, SendBody},
     },
 };
@@ -49,11 +49,13 @@ impl Exchange<'_> {
             let body = prepared.body.take(plan, gate.clone(), record.clone());
             link.tap(record.clone());
             let (idempotent, version) = (head.method.is_idempotent(), prepared.head.version);
-            let outgoing = self.outgoing(Request::from_parts(head, body), version, prepared, gate, record.as_ref());
+            let request = Request::from_parts(head, body);
+            let outgoing = self.outgoing(request, version, prepared, gate.clone(), record.as_ref());
             let sent_at = Instant::now();
+            let writes = (!prepared.body.is_sent()).then(|| link.writes());
             let answer = {
                 let mut sending = pin!(link.send(outgoing));
-                self.answer(sending.as_mut(), sent_at, &prepared.body).await?
+                self.answer(sending.as_mut(), sent_at, &prepared.body, writes.as_ref()).await?
             };
             measure.upstream(sent_at);
             match answer {
@@ -61,7 +63,9 @@ impl Exchange<'_> {
                     if let Some(record) = &record {
                         response = recorded(response, record);
                     }
-                    return Ok(Sent { request: sent, withheld, response, ahead: None, link, record });
+                    hop::settle_answer(response.headers_mut()).map_err(|why| self.unusable(why, record.as_ref()))?;
+                    let gate = gate.and_then(ShutGate::new);
+                    return Ok(Sent { request: sent, withheld, response, ahead: None, link, record, gate });
                 }
                 Err(error) => {
                     if let Some(record) = &record {
@@ -70,8 +74,8 @@ impl Exchange<'_> {
                     if let Some(fault) = prepared.body.fault() {
                         return Err(ProxyError::from(fault.clone()).closing());
                     }
-                    let safe = error.unsent.is_some() || (link.is_reused() && idempotent);
-                    if fresh || !safe || !prepared.body.can_resend() {
+                    let safe = error.unprocessed || (link.is_reused() && idempotent);
+                    if fresh || !safe || !prepared.body.take_back() {
                         return Err(self.send_error(&error.why, &prepared.body));
                     }
                     if let Some(extensions) = error.unsent {
@@ -157,6 +161,10 @@ impl Exchange<'_> {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(header::UPGRADE, protocol.clone());
         }
+        // RFC 9110 section 10.1.4.
+        if link.version() <= Version::HTTP_11 && head.headers.contains_key(header::TE) {
+            head.headers.append(header::CONNECTION, HeaderValue::from_static("TE"));
+        }
         Ok((trace, plan))
     }
 
@@ -211,17 +219,20 @@ impl Exchange<'_> {
         request
     }
 
-    /// Waits for the head of the answer, at most `response_timeout` after the request has left.
+    /// Waits for the head of the answer, at most `response_timeout` after the request has left. Until it has, the origin
+    /// may not stop for `idle_timeout` to take what there is of the body.
     async fn answer(
         &self,
         mut sending: Pin<&mut impl Future<Output = Answered>>,
         sent_at: Instant,
         body: &RequestBody,
+        writes: Option<&Writes>,
     ) -> Result<Result<Response<Answer>, Failed>, ProxyError> {
-        let limit = self.snapshot.settings.limits.response_timeout;
+        let limits = &self.snapshot.settings.limits;
         let mut from = sent_at.into();
         loop {
-            let was_sent = body.is_sent();
+            let before = (body.flow(), writes.map(Writes::count));
+            let limit = if before.0.sent { limits.response_timeout } else { limits.idle_timeout };
             match self.conn.shared.timer.limit(from, limit, sending.as_mut()).await {
                 Some(Ok(response)) => {
                     if self.conn.is_http1 {
@@ -230,16 +241,30 @@ impl Exchange<'_> {
                     return Ok(Ok(response));
                 }
                 Some(Err(error)) => {
+                    let unprocessed = error.unsent.is_some() || error.is_unprocessed();
                     let unsent = error.unsent.map(|request| request.into_parts().0.extensions);
-                    return Ok(Err(Failed { why: upstream::describe(&error.error), unsent }));
+                    return Ok(Err(Failed { why: upstream::describe(&error.error), unprocessed, unsent }));
                 }
-                None if !was_sent => from = tokio::time::Instant::now(),
-                None => {
+                None if before.0.sent => {
                     let detail = format!("{} did not answer within {} s", self.target, limit.as_secs());
                     return Err(ProxyError::new(ErrorId::UpstreamTimeout, detail));
                 }
+                None if !before.0.waits && before == (body.flow(), writes.map(Writes::count)) => {
+                    let detail = format!("{} took nothing of the request for {} s", self.target, limit.as_secs());
+                    return Err(ProxyError::new(ErrorId::UpstreamTimeout, detail).closing());
+                }
+                None => from = tokio::time::Instant::now(),
             }
         }
+    }
+
+    /// An answer that cannot be passed on as it is.
+    #[cold]
+    fn unusable(&self, why: &str, record: Option<&SendRecording>) -> ProxyError {
+        if let Some(record) = record {
+            record.failed(why);
+        }
+        ProxyError::new(ErrorId::UpstreamProtocol, format!("the answer of {}: {why}", self.target))
     }
 
     fn send_error(&self, why: &str, body: &RequestBody) -> ProxyError {
@@ -257,6 +282,8 @@ impl Exchange<'_> {
 /// Why a send failed.
 struct Failed {
     why: String,
+    /// The origin has not begun with it.
+    unprocessed: bool,
     /// Set if not a byte of it reached the connection: what the head brought along besides its fields.
     unsent: Option<Extensions>,
 }

@@ -18,6 +18,19 @@ pub(super) enum Chunk {
     Trailer(Vec<u8>, usize),
 }
 
+/// Fields that would change framing, routing or authentication (RFC 9110 section 6.5.1).
+pub const NEVER_TRAILERS: [&str; 9] = [
+    "content-length",
+    "transfer-encoding",
+    "host",
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "connection",
+    "trailer",
+    "content-encoding",
+];
+
 /// Longest line with a chunk size and its extensions.
 pub(super) const MAX_CHUNK_LINE: usize = 4096;
 
@@ -112,24 +125,13 @@ fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
     std::str::from_utf8(&line[..digits]).ok().and_then(|hex| u64::from_str_radix(hex, 16).ok()).ok_or(BAD)
 }
 
-/// Trailer fields that would change framing, routing or authentication are refused (RFC 9110 section 6.5.1).
+/// Some names are refused.
 fn check_trailer(line: &[u8]) -> Result<(), Violation> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(Violation("a trailer line is folded"));
     }
     let (name, _) = split_field(line)?;
-    let forbidden: [&[u8]; 9] = [
-        b"content-length",
-        b"transfer-encoding",
-        b"host",
-        b"authorization",
-        b"proxy-authorization",
-        b"cookie",
-        b"connection",
-        b"trailer",
-        b"content-encoding",
-    ];
-    if forbidden.iter().any(|bad| name.eq_ignore_ascii_case(bad)) {
+    if NEVER_TRAILERS.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes())) {
         return Err(Violation("a trailer has a name that only a header may have"));
     }
     Ok(())
