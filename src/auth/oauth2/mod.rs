@@ -27,6 +27,7 @@ mod keep;
 mod par;
 mod record;
 mod request;
+mod store_key;
 /// What the fuzzer calls.
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {

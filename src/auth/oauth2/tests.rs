@@ -20,6 +20,7 @@ use crate::{
 };
 
 mod grants;
+mod identities;
 mod logins;
 mod stores;
 
