@@ -25,8 +25,7 @@ pub(super) struct Answer {
     pub(super) scope: Option<String>,
 }
 
-/// An answer that brings no token. Texts from the server are cut and free of control characters, but may hold what we
-/// sent.
+/// An answer that brings no token. Texts from the server are cut, free of control characters, and masked.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The request did not go, or nothing came.
@@ -63,17 +62,24 @@ impl From<AuthError> for Failure {
     }
 }
 
+/// Makes a text fit to be shown: masks what we have sent, which servers may repeat.
+pub(super) type Mask<'a> = &'a dyn Fn(&str) -> String;
+
 /// Reads an answer of any status and form.
-pub(super) fn read(response: &Response<Bytes>, now: SystemTime) -> Result<Answer, Failure> {
-    let members = object(response, now)?;
+pub(super) fn read(response: &Response<Bytes>, now: SystemTime, mask: Mask<'_>) -> Result<Answer, Failure> {
+    let members = object(response, now, mask)?;
     from_members(&members, &response.status().to_string()).map_err(Failure::Rubbish)
 }
 
 /// The members of an answer that succeeded, as JSON or as a form.
-pub(super) fn object(response: &Response<Bytes>, now: SystemTime) -> Result<Map<String, Value>, Failure> {
+pub(super) fn object(
+    response: &Response<Bytes>,
+    now: SystemTime,
+    mask: Mask<'_>,
+) -> Result<Map<String, Value>, Failure> {
     let status = response.status();
     let members = members(response);
-    if let Some(refusal) = members.as_ref().and_then(|members| refusal(members, status)) {
+    if let Some(refusal) = members.as_ref().and_then(|members| refusal(members, status, mask)) {
         if PASSING.contains(&refusal.code.as_str()) {
             return Err(Failure::Passing {
                 why: format!("{status}, `{}`", refusal.code),
@@ -131,7 +137,9 @@ fn members(response: &Response<Bytes>) -> Option<Map<String, Value>> {
 }
 
 /// The `error` member, whatever the status; some servers make an object of it.
-fn refusal(members: &Map<String, Value>, status: StatusCode) -> Option<Refusal> {
+fn refusal(members: &Map<String, Value>, status: StatusCode, mask: Mask<'_>) -> Option<Refusal> {
+    // Cut last: what is left of a secret would not be known any more.
+    let plain = |text: &str| plain(&mask(text));
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(plain);
     let (code, description) = match members.get("error")? {
         Value::Null => return None,
@@ -196,7 +204,7 @@ mod tests {
 
     fn end(value: &Value) -> Option<SystemTime> {
         let body = json!({"access_token": "A", "expires_in": value}).to_string();
-        let answer = read(&Response::new(body.into()), UNIX_EPOCH).unwrap();
+        let answer = read(&Response::new(body.into()), UNIX_EPOCH, &str::to_owned).unwrap();
         answer.expires_in.and_then(|life| end_after(UNIX_EPOCH, life.as_secs_f64()))
     }
 

@@ -219,7 +219,7 @@ impl Client {
             let mut form = self.form(ask, facts).await?;
             let request = self.proved(facts, url, &mut form, &params, key)?;
             let response = self.send(request, url).await?;
-            let result = answer::read(&response, self.context.clock.now());
+            let result = answer::read(&response, self.context.clock.now(), &|text| self.masked(text, &params));
             let is_dated = Dated { client: facts.identity.auth.is_assertion(), grant: matches!(ask, Ask::Assertion) };
             if !self.is_mended(&mut tried, url, &response, result.as_ref().err(), is_dated) {
                 return result;
@@ -277,6 +277,7 @@ impl Client {
         let clock = &self.clock_at(url);
         let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
         facts.identity.prove(form, &mut fields, url.as_str(), clock).map_err(|why| self.missing(&why))?;
+        form.secrets().for_each(|secret| self.context.sources.learn(secret));
         form.add_all("audience", &facts.audience);
         form.add_all("resource", &facts.resource);
         if let Some(origin) = &facts.origin {
@@ -326,7 +327,8 @@ impl Client {
         let mut read = Vec::new();
         for param in params.iter().filter(|param| param.enabled) {
             let value = self.read_open(&param.value).await?;
-            read.push(ReadParam { name: param.name.clone(), value, place: param.place });
+            let hidden = param.is_hidden();
+            read.push(ReadParam { name: param.name.clone(), value, place: param.place, hidden });
         }
         Ok(read)
     }
@@ -356,6 +358,12 @@ impl Client {
             Some(text) => Ok(Some(self.read_open(text).await?.expose().to_owned())),
             None => Ok(None),
         }
+    }
+
+    /// What a server says, without what we have sent it.
+    pub(super) fn masked(&self, text: &str, params: &[ReadParam]) -> String {
+        let hidden: Vec<&Secret> = params.iter().filter(|param| param.hidden).map(|param| &param.value).collect();
+        self.context.sources.masked(text, &hidden)
     }
 
     pub(super) fn missing(&self, why: &str) -> AuthError {

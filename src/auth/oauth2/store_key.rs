@@ -11,6 +11,7 @@ use super::{
     client::{Client, Facts},
     config::{AssertionConfig, Dpop, Grant, Param},
     entry::Owner,
+    request::SECRETS,
 };
 use crate::{
     auth::{AuthError, mtls::MtlsConfig},
@@ -184,6 +185,14 @@ impl Param {
     }
 }
 
+impl Param {
+    /// True if its value must not be shown.
+    pub(super) fn is_hidden(&self) -> bool {
+        let name = self.name.as_str();
+        SECRETS.contains(&name) || !OPEN.contains(&name) && self.value.references().next().is_some()
+    }
+}
+
 fn add_certificate(parts: &mut Parts, certificate: &MtlsConfig) {
     for path in [&certificate.cert, &certificate.pfx].into_iter().flatten() {
         let ConfigPath(path) = path;
@@ -219,7 +228,7 @@ pub(super) fn sha256(text: &str) -> [u8; 32] {
 /// Parameters that prove who asks and change with their secrets.
 const PROOFS: [&str; 3] = ["client_secret", "client_assertion", "password"];
 /// Parameters that say who or what for, wherever their value comes from.
-pub(super) const OPEN: [&str; 10] = [
+const OPEN: [&str; 10] = [
     "audience",
     "client_id",
     "grant_type",

@@ -19,6 +19,7 @@ use crate::{
     target::Target,
 };
 
+mod echoes;
 mod grants;
 mod identities;
 mod logins;
@@ -493,7 +494,7 @@ proptest::proptest! {
         text in "\\{\"(access_token|error|expires_in|scope|interval)\":.{0,40}\\}") {
         for body in [body, text.into_bytes()] {
             let answer = http::Response::builder().status(status).body(bytes::Bytes::from(body)).unwrap();
-            let _ = answer::read(&answer, std::time::UNIX_EPOCH);
+            let _ = answer::read(&answer, std::time::UNIX_EPOCH, &str::to_owned);
         }
     }
 
