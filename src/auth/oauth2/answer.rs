@@ -80,7 +80,7 @@ pub(super) fn object(
     let status = response.status();
     let members = members(response);
     if let Some(refusal) = members.as_ref().and_then(|members| refusal(members, status, mask)) {
-        if PASSING.contains(&refusal.code.as_str()) {
+        if passes(status, &refusal.code) {
             return Err(Failure::Passing {
                 why: format!("{status}, `{}`", refusal.code),
                 retry_after: retry_after(response, now),
@@ -88,7 +88,7 @@ pub(super) fn object(
         }
         return Err(Failure::Refused(refusal));
     }
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+    if is_passing(status) {
         return Err(Failure::Passing { why: format!("it answered {status}"), retry_after: retry_after(response, now) });
     }
     if status.is_redirection() {
@@ -136,14 +136,26 @@ fn members(response: &Response<Bytes>) -> Option<Map<String, Value>> {
     (members.contains_key("access_token") || members.contains_key("error")).then_some(members)
 }
 
-/// The `error` member, whatever the status; some servers make an object of it.
+/// Whether an error may be gone later. A server that is overloaded or broken says so by its status, and may say anything
+/// besides; what is said of a login that goes on, or of a nonce, holds under any status.
+fn passes(status: StatusCode, code: &str) -> bool {
+    PASSING.contains(&code) || is_passing(status) && !LASTING.contains(&code)
+}
+
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// The `error` member, whatever the status; some servers make an object of it, and some write `false` beside a token.
 fn refusal(members: &Map<String, Value>, status: StatusCode, mask: Mask<'_>) -> Option<Refusal> {
     // Cut last: what is left of a secret would not be known any more.
     let plain = |text: &str| plain(&mask(text));
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(plain);
+    let has_token = members.get("access_token").and_then(Value::as_str).is_some_and(|token| !token.is_empty());
     let (code, description) = match members.get("error")? {
-        Value::Null => return None,
+        Value::Null | Value::Bool(false) => return None,
         Value::String(code) if code.is_empty() => return None,
+        other if !other.is_string() && has_token => return None,
         Value::String(code) => (plain(code), members.get("error_description").and_then(Value::as_str).map(plain)),
         object => {
             let code = text(object, "code").or_else(|| text(object, "type"));
@@ -187,6 +199,8 @@ fn kind(response: &Response<Bytes>) -> &'static str {
 /// Far beyond any life of a token.
 const MAX_SECONDS: f64 = 1e12;
 const PASSING: [&str; 2] = ["temporarily_unavailable", "server_error"];
+/// Errors that mean the same under any status (RFC 8628 section 3.5, RFC 9449 section 8).
+const LASTING: [&str; 5] = ["access_denied", "authorization_pending", "expired_token", "slow_down", "use_dpop_nonce"];
 /// A member that no server sends: the login asked for an ID token and nothing else.
 pub(super) const ID_TOKEN_ALONE: &str = "\0id_token";
 
