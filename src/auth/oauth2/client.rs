@@ -57,7 +57,10 @@ pub(super) struct Client {
     pub(super) config: Oauth2Config,
     pub(super) context: BuildContext,
     pub(super) discovered: tokio::sync::Mutex<Option<(Instant, Arc<Metadata>)>>,
+    /// Nonces of the authorization server.
     pub(super) nonces: Nonces,
+    /// Nonces of APIs, which may have the same origin and nonces of their own.
+    pub(super) resource_nonces: Nonces,
     /// How far the clocks of those who check our proofs are from ours.
     skew: Skew,
     /// `client_cert`, for every connection.
@@ -100,6 +103,7 @@ impl Client {
             context: context.clone(),
             discovered: tokio::sync::Mutex::new(None),
             nonces: Nonces::default(),
+            resource_nonces: Nonces::default(),
             skew: Skew::default(),
             certificate,
         })

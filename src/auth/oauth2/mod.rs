@@ -235,7 +235,7 @@ impl Oauth2 {
         let Some(key) = &token.key else { return Ok(()) };
         let client = &self.accounts.client;
         let url = resource_url(&out.head().uri).ok_or_else(|| client.missing("the request's URL cannot be proved"))?;
-        let nonce = client.nonces.of(&url);
+        let nonce = client.resource_nonces.of(&url);
         let method = out.head().method.clone();
         let clock = out.clock().ahead_by(client.clock_offset(&url));
         let proof = key.proof(method.as_str(), &url, nonce.as_deref(), Some(&token.secret), &clock);
@@ -247,7 +247,7 @@ impl Oauth2 {
     /// Keeps the nonce of an answer; true if it is a new one.
     fn learn_nonce(&self, reply: &Reply<'_>) -> bool {
         let client = &self.accounts.client;
-        url_of(reply).is_some_and(|url| client.nonces.learn(&url, reply.headers))
+        url_of(reply).is_some_and(|url| client.resource_nonces.learn(&url, reply.headers))
     }
 
     /// Whether the proof that was refused would now be another one: with the server's nonce, or by its clock.
