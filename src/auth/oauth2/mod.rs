@@ -73,7 +73,9 @@ impl Build for Oauth2Config {
         if let Some(token) = &self.access_token {
             let prefix = self.header_prefix.as_deref().unwrap_or("Bearer");
             return Ok(match self.slots().swap_remove(0) {
-                slot @ Slot::Query(_) => api_key::build("oauth2", name, slot, token, !self.allow_plaintext, context)?,
+                slot @ Slot::Query(_) => {
+                    api_key::build("oauth2", name, slot, self.clears(), token, !self.allow_plaintext, context)?
+                }
                 _ => Arc::new(Bearer::new("oauth2", name, token, "access_token", prefix, context)?),
             });
         }
@@ -83,13 +85,14 @@ impl Build for Oauth2Config {
         }
         let make = || Accounts::new(name, self, context);
         let accounts = if self.share { context.shared.get_or(self, make)? } else { make()? };
-        Ok(Arc::new(Oauth2 { credential: name.into(), slots: self.slots(), accounts }))
+        Ok(Arc::new(Oauth2 { credential: name.into(), slots: self.slots(), clears: self.clears(), accounts }))
     }
 }
 
 struct Oauth2 {
     credential: Arc<str>,
     slots: Vec<Slot>,
+    clears: Vec<Slot>,
     accounts: Arc<Accounts>,
 }
 
@@ -102,6 +105,10 @@ impl std::fmt::Debug for Oauth2 {
 impl AuthScheme for Oauth2 {
     fn name(&self) -> &'static str {
         "oauth2"
+    }
+
+    fn clears(&self) -> &[Slot] {
+        &self.clears
     }
 
     fn slots(&self) -> &[Slot] {
