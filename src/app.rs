@@ -111,13 +111,14 @@ impl StartError {
 pub fn build_context(upstream: &Upstream, redactor: &Redactor, data_dir: &DataDir, clock: Clock) -> MakeContext {
     let (upstream, redactor, data_dir) = (upstream.clone(), redactor.clone(), data_dir.clone());
     Box::new(move |config| {
-        let learn = redactor.clone();
+        let (learn, masker) = (redactor.clone(), redactor.clone());
         let keys = KeySources::from(&config.tokens);
         let stores = Arc::new(LazyStores::new(data_dir.clone(), keys.clone()));
         let sources = SecretSources::new(
             config.secrets.ttl,
             Arc::new(move |secret: &Secret, lifetime| learn.add(secret, lifetime)),
         )
+        .with_masking(Arc::new(move |text, more| masker.mask_with(text, more)))
         .with_secret_store(Arc::clone(&stores) as Arc<dyn SecretStore>);
         let fetch = Arc::new(upstream.clone());
         let sources = Arc::new(sources);

@@ -58,16 +58,17 @@ impl Build for ApiKeyConfig {
         if self.value.is_empty() {
             return Err(vec!["`value` is missing".to_owned()]);
         }
-        build("api_key", name, slot, &self.value, false, context)
+        build("api_key", name, slot, Vec::new(), &self.value, false, context)
     }
 }
 
-/// Fills `slot` with a configured value, under the name of the scheme that asks for it. With `tls_only` a query goes
+/// Fills `slot` with a configured value, under the name of the scheme that asks for it, and empties `clears`. With `tls_only` a query goes
 /// only where [`require_tls`] allows it.
 pub(crate) fn build(
     scheme: &'static str,
     name: &str,
     slot: Slot,
+    clears: Vec<Slot>,
     value: &Text,
     tls_only: bool,
     context: &BuildContext,
@@ -80,7 +81,7 @@ pub(crate) fn build(
         let header = if in_header { Some(header_value(&owner, "value", secret.expose())?) } else { None };
         Ok(Key { secret: secret.clone(), header })
     })?;
-    Ok(Arc::new(ApiKey { scheme, credential, slots: [slot], tls_only, value }))
+    Ok(Arc::new(ApiKey { scheme, credential, slots: [slot], clears, tls_only, value }))
 }
 
 /// Refuses a token in the query of a plain http request, unless it stays on this machine (RFC 6750 section 5.3).
@@ -119,6 +120,7 @@ struct ApiKey {
     scheme: &'static str,
     credential: Arc<str>,
     slots: [Slot; 1],
+    clears: Vec<Slot>,
     tls_only: bool,
     value: Held<Key>,
 }
@@ -131,6 +133,10 @@ struct Key {
 impl AuthScheme for ApiKey {
     fn name(&self) -> &'static str {
         self.scheme
+    }
+
+    fn clears(&self) -> &[Slot] {
+        &self.clears
     }
 
     fn slots(&self) -> &[Slot] {

@@ -50,6 +50,7 @@ pub(crate) struct Bearer {
     scheme: &'static str,
     credential: Arc<str>,
     slots: [Slot; 1],
+    clears: [Slot; 1],
     value: Held<Token>,
 }
 
@@ -84,9 +85,13 @@ impl Bearer {
             }
             Ok(Token { secret: secret.clone(), header, odd })
         })?;
-        Ok(Self { scheme, credential, slots: [Slot::Header(header::AUTHORIZATION)], value })
+        let clears = [Slot::Query(IN_QUERY.to_owned())];
+        Ok(Self { scheme, credential, slots: [Slot::Header(header::AUTHORIZATION)], clears, value })
     }
 }
+
+/// The other place of a bearer token (RFC 6750 section 2.3). Servers refuse a request with two.
+pub(crate) const IN_QUERY: &str = "access_token";
 
 fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
@@ -96,6 +101,10 @@ fn is_b64token(text: &str) -> bool {
 impl AuthScheme for Bearer {
     fn name(&self) -> &'static str {
         self.scheme
+    }
+
+    fn clears(&self) -> &[Slot] {
+        &self.clears
     }
 
     fn slots(&self) -> &[Slot] {

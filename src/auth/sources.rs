@@ -28,6 +28,9 @@ use crate::{
 /// Called with every secret that becomes known, so that it can be masked wherever it might be shown.
 pub type KnownSecrets = Arc<dyn Fn(&Secret, Lifetime) + Send + Sync>;
 
+/// Masks in a text every secret that became known, and further ones, in whatever form they are written.
+pub type Masking = Arc<dyn Fn(&str, &[&Secret]) -> String + Send + Sync>;
+
 /// How long a secret matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
@@ -51,6 +54,7 @@ pub struct Sources {
     ttl: Duration,
     file_check: Duration,
     known: KnownSecrets,
+    masking: Option<Masking>,
     secrets: Option<Arc<dyn SecretStore>>,
     credentials: OnceLock<CredentialLookup>,
     kept: Mutex<HashMap<Reference, Arc<Kept>>>,
@@ -70,13 +74,28 @@ struct Value {
 impl Sources {
     /// Values from commands and the keyring are used for `ttl`; `known` hears of every secret.
     pub fn new(ttl: Duration, known: KnownSecrets) -> Self {
-        Self { ttl, file_check: FILE_CHECK, known, secrets: None, credentials: OnceLock::new(), kept: Mutex::default() }
+        Self {
+            ttl,
+            file_check: FILE_CHECK,
+            known,
+            masking: None,
+            secrets: None,
+            credentials: OnceLock::new(),
+            kept: Mutex::default(),
+        }
     }
 
     /// With a store for `${secret:name}`.
     #[must_use]
     pub fn with_secret_store(mut self, store: Arc<dyn SecretStore>) -> Self {
         self.secrets = Some(store);
+        self
+    }
+
+    /// With a masking for what servers say.
+    #[must_use]
+    pub fn with_masking(mut self, masking: Masking) -> Self {
+        self.masking = Some(masking);
         self
     }
 
@@ -100,6 +119,11 @@ impl Sources {
     /// Tells the masking that a secret of the configuration must never be shown.
     pub fn learn_lasting(&self, secret: &Secret) {
         self.learn_for(secret, Lifetime::Lasting);
+    }
+
+    /// A text of a server that we have sent secrets to, fit to be shown. `more`: secrets that are not known everywhere.
+    pub(crate) fn masked(&self, text: &str, more: &[&Secret]) -> String {
+        self.masking.as_ref().map_or_else(|| text.to_owned(), |masking| masking(text, more))
     }
 
     fn learn_for(&self, secret: &Secret, lifetime: Lifetime) {

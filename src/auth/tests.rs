@@ -15,7 +15,7 @@ use super::{
     scheme::{Hop, Outgoing, Ready, Round},
     sources::Sources,
 };
-use crate::{clock::Clock, target::Target, tokens::MemoryStore};
+use crate::{clock::Clock, console::redact::Redactor, target::Target, tokens::MemoryStore};
 
 /// Reaches nobody, but runs detached work.
 pub(crate) struct NoNetwork;
@@ -44,12 +44,20 @@ pub(crate) fn context_with(fetch: Arc<dyn Fetch>, clock: Clock) -> BuildContext 
     BuildContext {
         clock,
         fetch,
-        sources: Arc::new(Sources::new(Duration::from_secs(300), Arc::new(|_, _| {})).with_eager_files()),
+        sources: Arc::new(sources().with_eager_files()),
         tokens: Arc::new(MemoryStore::default()),
         shared: super::oauth2::SharedTokens::default(),
         logins: super::login::Logins::default(),
         environment: None,
     }
+}
+
+/// Sources whose secrets are masked as in the running proxy.
+fn sources() -> Sources {
+    let learn = Redactor::default();
+    let masker = learn.clone();
+    Sources::new(Duration::from_secs(300), Arc::new(move |secret, lifetime| learn.add(secret, lifetime)))
+        .with_masking(Arc::new(move |text, more| masker.mask_with(text, more)))
 }
 
 /// A clock that is moved by hand.

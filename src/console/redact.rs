@@ -187,6 +187,17 @@ impl Redactor {
         replace(bytes, self.value_spans(bytes, false))
     }
 
+    /// The same for known secrets and `more`, which are not remembered. Nothing of them stays: such a text goes to others.
+    pub fn mask_with(&self, text: &str, more: &[&Secret]) -> String {
+        let more = Search::new(more.iter().copied().filter(|secret| secret.expose().len() >= MIN_LENGTH));
+        let mut spans = self.value_spans(text.as_bytes(), false);
+        more.find(text.as_bytes(), false, &mut |span| spans.push(span));
+        more.find_in_views(text.as_bytes(), false, &mut |span| spans.push(span));
+        let hidden: Arc<str> = Arc::from("***");
+        spans.iter_mut().for_each(|(_, mask)| *mask = Arc::clone(&hidden));
+        into_text(replace(text.as_bytes(), spans).into_owned())
+    }
+
     /// Where known secrets stand. With `cut`, `bytes` end where a capture ended: a secret that only begins there counts.
     pub(super) fn value_spans(&self, bytes: &[u8], cut: bool) -> Vec<Span> {
         let mut spans = Vec::new();

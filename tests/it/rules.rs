@@ -2,7 +2,7 @@
 
 use http::Request;
 
-use crate::harness::{Client, Origin, Proxy, TestCa, canary, client::get, proxy};
+use crate::harness::{Client, Origin, Proxy, TestCa, TokenServer, canary, client::get, proxy};
 
 #[tokio::test]
 async fn the_deepest_fit_decides_and_children_inherit() {
@@ -64,6 +64,44 @@ async fn existing_values_are_replaced_kept_or_refused() {
                 answer.is_problem(400, "bad-request");
                 assert_eq!(origin.hits(), 0);
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_credential_in_the_other_place_does_not_leave_beside_ours() {
+    let tokens = TokenServer::start().await;
+    let grant = format!("type: oauth2, grant: client_credentials, token_url: \"{}\", client_id: robot", tokens.url());
+    let (in_header, in_query) = (("/x", Some("Bearer evil")), ("/x?access_token=evil", None));
+    for (auth, (path, header)) in [
+        (grant.clone(), in_query),
+        (format!("{grant}, add_to: query"), in_header),
+        (format!("{grant}, add_to: query, query_name: key"), in_query),
+        ("type: oauth2, access_token: ours".to_owned(), in_query),
+        ("type: oauth2, access_token: ours, add_to: query".to_owned(), in_header),
+        ("type: bearer, token: ours".to_owned(), in_query),
+        ("type: hawk, id: i, key: k, add_to: bewit".to_owned(), in_header),
+        ("type: hawk, id: i, key: k".to_owned(), ("/x?bewit=evil", None)),
+    ] {
+        for existing in ["replace", "keep", "error"] {
+            let origin = Origin::plain().await;
+            let rule = format!("{{name: R, host: \"{}\", existing: {existing}, auth: {{{auth}}}}}", origin.base());
+            let proxy = proxy::with(format!("version: 1\nrules:\n  - {rule}\n")).start().await;
+            let mut request = get(&origin.url(path));
+            if let Some(header) = header {
+                request.headers_mut().insert("authorization", header.parse().unwrap());
+            }
+            let answer = Client::new(&proxy).send(request).await;
+            if existing == "error" {
+                answer.is_problem(400, "bad-request");
+                assert_eq!(origin.hits(), 0);
+                continue;
+            }
+            let seen = origin.only();
+            let sent = [seen.header("authorization").unwrap_or_default(), seen.target.as_str()].concat();
+            assert_eq!(sent.contains("evil"), existing == "keep", "{auth}: {sent}");
+            let marks = ["Bearer ", "Hawk ", "access_token=", "key=", "bewit="];
+            assert_eq!(marks.iter().filter(|mark| sent.contains(**mark)).count(), 1, "one of them: {auth}: {sent}");
         }
     }
 }

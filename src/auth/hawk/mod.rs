@@ -132,9 +132,11 @@ impl Build for HawkConfig {
                 (id, _) => Ok(Login { id: id.to_owned(), key: key.clone() }),
             }
         })?;
-        let slot = if in_query { Slot::Query("bewit".to_owned()) } else { Slot::Header(header::AUTHORIZATION) };
+        // Servers refuse a request with both.
+        let (header, bewit) = (Slot::Header(header::AUTHORIZATION), Slot::Query("bewit".to_owned()));
+        let (slot, other) = if in_query { (bewit, header) } else { (header, bewit) };
         let (skew, clock) = (Skew::default(), context.clock.clone());
-        Ok(Arc::new(Hawk { credential, config, slots: [slot], login, skew, clock }))
+        Ok(Arc::new(Hawk { credential, config, slots: [slot], clears: [other], login, skew, clock }))
     }
 }
 
@@ -192,6 +194,7 @@ struct Hawk {
     credential: Arc<str>,
     config: HawkConfig,
     slots: [Slot; 1],
+    clears: [Slot; 1],
     login: Held<Login>,
     skew: Skew,
     clock: Clock,
@@ -216,6 +219,10 @@ struct Memory {
 impl AuthScheme for Hawk {
     fn name(&self) -> &'static str {
         "hawk"
+    }
+
+    fn clears(&self) -> &[Slot] {
+        &self.clears
     }
 
     fn slots(&self) -> &[Slot] {

@@ -25,8 +25,7 @@ pub(super) struct Answer {
     pub(super) scope: Option<String>,
 }
 
-/// An answer that brings no token. Texts from the server are cut and free of control characters, but may hold what we
-/// sent.
+/// An answer that brings no token. Texts from the server are cut, free of control characters, and masked.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The request did not go, or nothing came.
@@ -63,18 +62,25 @@ impl From<AuthError> for Failure {
     }
 }
 
+/// Makes a text fit to be shown: masks what we have sent, which servers may repeat.
+pub(super) type Mask<'a> = &'a dyn Fn(&str) -> String;
+
 /// Reads an answer of any status and form.
-pub(super) fn read(response: &Response<Bytes>, now: SystemTime) -> Result<Answer, Failure> {
-    let members = object(response, now)?;
+pub(super) fn read(response: &Response<Bytes>, now: SystemTime, mask: Mask<'_>) -> Result<Answer, Failure> {
+    let members = object(response, now, mask)?;
     from_members(&members, &response.status().to_string()).map_err(Failure::Rubbish)
 }
 
 /// The members of an answer that succeeded, as JSON or as a form.
-pub(super) fn object(response: &Response<Bytes>, now: SystemTime) -> Result<Map<String, Value>, Failure> {
+pub(super) fn object(
+    response: &Response<Bytes>,
+    now: SystemTime,
+    mask: Mask<'_>,
+) -> Result<Map<String, Value>, Failure> {
     let status = response.status();
     let members = members(response);
-    if let Some(refusal) = members.as_ref().and_then(|members| refusal(members, status)) {
-        if PASSING.contains(&refusal.code.as_str()) {
+    if let Some(refusal) = members.as_ref().and_then(|members| refusal(members, status, mask)) {
+        if passes(status, &refusal.code) {
             return Err(Failure::Passing {
                 why: format!("{status}, `{}`", refusal.code),
                 retry_after: retry_after(response, now),
@@ -82,7 +88,7 @@ pub(super) fn object(response: &Response<Bytes>, now: SystemTime) -> Result<Map<
         }
         return Err(Failure::Refused(refusal));
     }
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+    if is_passing(status) {
         return Err(Failure::Passing { why: format!("it answered {status}"), retry_after: retry_after(response, now) });
     }
     if status.is_redirection() {
@@ -130,12 +136,26 @@ fn members(response: &Response<Bytes>) -> Option<Map<String, Value>> {
     (members.contains_key("access_token") || members.contains_key("error")).then_some(members)
 }
 
-/// The `error` member, whatever the status; some servers make an object of it.
-fn refusal(members: &Map<String, Value>, status: StatusCode) -> Option<Refusal> {
+/// Whether an error may be gone later. A server that is overloaded or broken says so by its status, and may say anything
+/// besides; what is said of a login that goes on, or of a nonce, holds under any status.
+fn passes(status: StatusCode, code: &str) -> bool {
+    PASSING.contains(&code) || is_passing(status) && !LASTING.contains(&code)
+}
+
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// The `error` member, whatever the status; some servers make an object of it, and some write `false` beside a token.
+fn refusal(members: &Map<String, Value>, status: StatusCode, mask: Mask<'_>) -> Option<Refusal> {
+    // Cut last: what is left of a secret would not be known any more.
+    let plain = |text: &str| plain(&mask(text));
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(plain);
+    let has_token = members.get("access_token").and_then(Value::as_str).is_some_and(|token| !token.is_empty());
     let (code, description) = match members.get("error")? {
-        Value::Null => return None,
+        Value::Null | Value::Bool(false) => return None,
         Value::String(code) if code.is_empty() => return None,
+        other if !other.is_string() && has_token => return None,
         Value::String(code) => (plain(code), members.get("error_description").and_then(Value::as_str).map(plain)),
         object => {
             let code = text(object, "code").or_else(|| text(object, "type"));
@@ -179,6 +199,8 @@ fn kind(response: &Response<Bytes>) -> &'static str {
 /// Far beyond any life of a token.
 const MAX_SECONDS: f64 = 1e12;
 const PASSING: [&str; 2] = ["temporarily_unavailable", "server_error"];
+/// Errors that mean the same under any status (RFC 8628 section 3.5, RFC 9449 section 8).
+const LASTING: [&str; 5] = ["access_denied", "authorization_pending", "expired_token", "slow_down", "use_dpop_nonce"];
 /// A member that no server sends: the login asked for an ID token and nothing else.
 pub(super) const ID_TOKEN_ALONE: &str = "\0id_token";
 
@@ -196,7 +218,7 @@ mod tests {
 
     fn end(value: &Value) -> Option<SystemTime> {
         let body = json!({"access_token": "A", "expires_in": value}).to_string();
-        let answer = read(&Response::new(body.into()), UNIX_EPOCH).unwrap();
+        let answer = read(&Response::new(body.into()), UNIX_EPOCH, &str::to_owned).unwrap();
         answer.expires_in.and_then(|life| end_after(UNIX_EPOCH, life.as_secs_f64()))
     }
 

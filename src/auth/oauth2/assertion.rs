@@ -17,8 +17,8 @@ use crate::{
 
 /// What we read of a service account file.
 #[derive(Deserialize)]
-struct ServiceAccount {
-    client_email: String,
+pub(super) struct ServiceAccount {
+    pub(super) client_email: String,
     private_key: String,
     private_key_id: Option<String>,
     token_uri: Option<String>,
@@ -104,7 +104,7 @@ impl Client {
         Ok(claims)
     }
 
-    async fn account(&self, config: &AssertionConfig) -> Result<Option<ServiceAccount>, AuthError> {
+    pub(super) async fn account(&self, config: &AssertionConfig) -> Result<Option<ServiceAccount>, AuthError> {
         let Some(path) = &config.service_account else { return Ok(None) };
         let text = self.read(&Text::reference(Reference::File(path.0.clone()))).await?;
         let account: ServiceAccount = serde_json::from_str(text.expose()).map_err(|_| {

@@ -166,7 +166,7 @@ impl Client {
             (Some(iss), Some(issuer)) if iss != issuer => {
                 return Err(self.login_failed(&format!(
                     "the answer names the issuer `{}`, not `{issuer}`: another server may be trying to pass for it",
-                    plain(iss)
+                    plain(&self.masked(iss, &[]))
                 )));
             }
             // An ID token in the answer says it in its place (RFC 9207 section 2.4).
@@ -186,8 +186,8 @@ impl Client {
         if let Some(code) = params.text("error") {
             let refusal = Refusal {
                 status: StatusCode::BAD_REQUEST,
-                code: plain(code),
-                description: params.text("error_description").map(plain),
+                code: plain(&self.masked(code, &[])),
+                description: params.text("error_description").map(|text| plain(&self.masked(text, &[]))),
                 interval: None,
             };
             let said = refusal.description.as_ref().map_or_else(String::new, |text| format!(" ({text})"));

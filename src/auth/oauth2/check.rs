@@ -7,7 +7,7 @@ use super::{
     request,
 };
 use crate::{
-    auth::{api_key, scheme::Slot},
+    auth::{api_key, bearer::IN_QUERY, scheme::Slot},
     config::text::Text,
 };
 
@@ -180,6 +180,13 @@ impl Oauth2Config {
             slots.push(Slot::Tls);
         }
         slots
+    }
+
+    /// The other places of a bearer token (RFC 6750 section 2): servers refuse a request with two, or take the wrong one.
+    pub(super) fn clears(&self) -> Vec<Slot> {
+        let places = [Slot::Header(header::AUTHORIZATION), Slot::Query(IN_QUERY.to_owned())];
+        let written = self.slots();
+        places.into_iter().filter(|place| !written.contains(place)).collect()
     }
 
     /// What stands before a bearer token.

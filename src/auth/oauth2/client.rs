@@ -57,7 +57,10 @@ pub(super) struct Client {
     pub(super) config: Oauth2Config,
     pub(super) context: BuildContext,
     pub(super) discovered: tokio::sync::Mutex<Option<(Instant, Arc<Metadata>)>>,
+    /// Nonces of the authorization server.
     pub(super) nonces: Nonces,
+    /// Nonces of APIs, which may have the same origin and nonces of their own.
+    pub(super) resource_nonces: Nonces,
     /// How far the clocks of those who check our proofs are from ours.
     skew: Skew,
     /// `client_cert`, for every connection.
@@ -100,6 +103,7 @@ impl Client {
             context: context.clone(),
             discovered: tokio::sync::Mutex::new(None),
             nonces: Nonces::default(),
+            resource_nonces: Nonces::default(),
             skew: Skew::default(),
             certificate,
         })
@@ -219,7 +223,7 @@ impl Client {
             let mut form = self.form(ask, facts).await?;
             let request = self.proved(facts, url, &mut form, &params, key)?;
             let response = self.send(request, url).await?;
-            let result = answer::read(&response, self.context.clock.now());
+            let result = answer::read(&response, self.context.clock.now(), &|text| self.masked(text, &params));
             let is_dated = Dated { client: facts.identity.auth.is_assertion(), grant: matches!(ask, Ask::Assertion) };
             if !self.is_mended(&mut tried, url, &response, result.as_ref().err(), is_dated) {
                 return result;
@@ -277,6 +281,7 @@ impl Client {
         let clock = &self.clock_at(url);
         let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
         facts.identity.prove(form, &mut fields, url.as_str(), clock).map_err(|why| self.missing(&why))?;
+        form.secrets().for_each(|secret| self.context.sources.learn(secret));
         form.add_all("audience", &facts.audience);
         form.add_all("resource", &facts.resource);
         if let Some(origin) = &facts.origin {
@@ -326,7 +331,8 @@ impl Client {
         let mut read = Vec::new();
         for param in params.iter().filter(|param| param.enabled) {
             let value = self.read_open(&param.value).await?;
-            read.push(ReadParam { name: param.name.clone(), value, place: param.place });
+            let hidden = param.is_hidden();
+            read.push(ReadParam { name: param.name.clone(), value, place: param.place, hidden });
         }
         Ok(read)
     }
@@ -356,6 +362,12 @@ impl Client {
             Some(text) => Ok(Some(self.read_open(text).await?.expose().to_owned())),
             None => Ok(None),
         }
+    }
+
+    /// What a server says, without what we have sent it.
+    pub(super) fn masked(&self, text: &str, params: &[ReadParam]) -> String {
+        let hidden: Vec<&Secret> = params.iter().filter(|param| param.hidden).map(|param| &param.value).collect();
+        self.context.sources.masked(text, &hidden)
     }
 
     pub(super) fn missing(&self, why: &str) -> AuthError {

@@ -45,7 +45,7 @@ pub(super) async fn begin(account: &Arc<Account>) -> Result<Begun, AuthError> {
     let params = client.read_params(&client.config.auth_params).await?;
     let request = client.proved(&facts, &url, &mut form, &params, None)?;
     let response = client.send(request, &url).await?;
-    let members = answer::object(&response, client.context.clock.now())
+    let members = answer::object(&response, client.context.clock.now(), &|text| client.masked(text, &params))
         .map_err(|failure| client.explain_endpoint(failure, &facts, &url, "device_url"))?;
     let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let bad = |what: &str| client.endpoint_error(&format!("the answer of the device endpoint holds no {what}"), None);

@@ -98,7 +98,7 @@ pub(super) fn ath(token: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, token.as_bytes()))
 }
 
-/// The newest nonce of each origin, authorization servers and resources alike.
+/// The newest nonce of each origin, of either authorization servers or resources (RFC 9449 sections 8 and 9).
 #[derive(Debug, Default)]
 pub(super) struct Nonces(Mutex<HashMap<String, String>>);
 

@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
-
 use super::{
     client::{Client, Facts},
     config::Grant,
@@ -55,7 +53,8 @@ pub(super) struct Held<'a> {
     client: &'a Client,
     owner: &'a Owner,
     key: String,
-    seed: [u8; 32],
+    /// What the tokens have grown from, if that matters.
+    seed: Option<[u8; 32]>,
     /// What the store holds.
     on_disk: u64,
     /// The generation of `record`.
@@ -66,53 +65,29 @@ pub(super) struct Held<'a> {
 }
 
 impl Client {
-    /// Under which tokens are kept.
-    fn store_key(&self, facts: &Facts, owner: &Owner) -> String {
-        let share = self.config.share;
-        let label = self.config.token_name.as_deref().unwrap_or(&self.credential);
-        let url = facts.refresh_url.as_ref().map_or("", url::Url::as_str);
-        let grant = self.config.grant.map(|grant| format!("{grant:?}")).unwrap_or_default();
-        let user = self.config.username.as_ref().and_then(|user| user.as_literal()).unwrap_or_default();
-        let told = [
-            url,
-            &facts.identity.id,
-            &grant,
-            &user,
-            facts.scope.as_deref().unwrap_or(""),
-            &facts.audience.join("\n"),
-            "\n",
-            &facts.resource.join("\n"),
-            if self.config.dpop.is_on() { "dpop" } else { "" },
-            if share { "" } else { &self.credential },
-            owner.client.as_deref().unwrap_or(""),
-            self.context.environment.as_deref().unwrap_or(""),
-        ]
-        .join("\n");
-        let hash: String = sha256(&told).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let label: String = if share { "shared" } else { label }
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' })
-            .take(60)
-            .collect();
-        format!("oauth2/{label}/{hash}")
-    }
-
     /// True if tokens are lost for good when they are not stored.
     pub(super) fn must_store(&self) -> bool {
         self.config.grant.is_some_and(|grant| grant.is_interactive() || grant == Grant::RefreshToken)
     }
 
-    /// Locks and reads the owner's entry.
+    /// Locks and reads the owner's entry, for those who only look or store.
     pub(super) async fn open<'a>(&'a self, owner: &'a Owner, facts: &Facts) -> Result<Held<'a>, AuthError> {
-        let seed = match self.config.grant {
-            Some(Grant::RefreshToken) => sha256(self.seed().await?.expose()),
-            _ => [0; 32],
-        };
+        let seed = self.origin_of_tokens(false).await?;
+        self.open_of(owner, facts, seed).await
+    }
+
+    /// The same for tokens that have grown from `seed`; `None`: from whatever.
+    pub(super) async fn open_of<'a>(
+        &'a self,
+        owner: &'a Owner,
+        facts: &Facts,
+        seed: Option<[u8; 32]>,
+    ) -> Result<Held<'a>, AuthError> {
         // The lock is kept until it is stored; and what the store does not know must not be spent.
         if let Some(why) = owner.unstored() {
             return Err(self.store_error(&StoreError::Down(why)));
         }
-        let key = self.store_key(facts, owner);
+        let key = self.store_key(facts, owner).await?;
         let lock = match self.context.tokens.lock(&key).await {
             Ok(lock) => Some(lock),
             Err(error) if self.must_store() => return Err(self.store_error(&error)),
@@ -148,9 +123,11 @@ impl Held<'_> {
         let store = &self.client.context.tokens;
         let on_disk = store.load(&self.key).await.map_err(|error| self.client.store_error(&error))?;
         self.on_disk = on_disk.as_ref().map_or(0, |stored| stored.generation);
-        let grown = [self.owner.newest(), on_disk].into_iter().flatten().filter(|stored| stored.seed == self.seed);
-        let newest = grown.max_by_key(|stored| stored.generation);
+        let ours = |stored: &Stored| self.seed.is_none_or(|seed| stored.seed == seed);
+        let newest =
+            [self.owner.newest(), on_disk].into_iter().flatten().filter(ours).max_by_key(|stored| stored.generation);
         self.generation = newest.as_ref().map_or(0, |stored| stored.generation);
+        self.seed = self.seed.or(newest.as_ref().map(|stored| stored.seed));
         self.record = match newest {
             Some(stored) => {
                 let record = Record::from_text(&stored.value);
@@ -203,7 +180,11 @@ impl Held<'_> {
 
     /// The next generation.
     fn next(&self, record: &Record) -> Stored {
-        Stored { value: record.to_text(), generation: self.generation.max(self.on_disk) + 1, seed: self.seed }
+        Stored {
+            value: record.to_text(),
+            generation: self.generation.max(self.on_disk) + 1,
+            seed: self.seed.unwrap_or_default(),
+        }
     }
 
     fn take(&mut self, stored: Stored, record: Record) {
@@ -248,9 +229,3 @@ fn set(unstored: &Mutex<Option<String>>, why: Option<String>) {
 /// Pauses between attempts to store what could not be stored.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
-
-fn sha256(text: &str) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
-    hash
-}

@@ -7,12 +7,8 @@ use super::{
     client::{Client, Facts},
     config::{ClientAuth, Grant, Oauth2Config},
     grants::Ask,
-    request::form_encoded,
 };
-use crate::{
-    auth::{AuthError, AuthErrorKind, held::mask},
-    secret::Secret,
-};
+use crate::auth::{AuthError, AuthErrorKind, held::mask};
 
 impl Client {
     /// Says what a failure of the token endpoint means and which setting to look at.
@@ -37,7 +33,7 @@ impl Client {
                 error
             }
         };
-        self.scrubbed(error, facts, &ask.secrets())
+        self.scrubbed(error)
     }
 
     /// Says what a refusal of another endpoint means.
@@ -54,21 +50,12 @@ impl Client {
                 self.endpoint_error(&format!("{at} refused with `{}`{said}. {advice}", refusal.code), None)
             }
         };
-        self.scrubbed(error, facts, &[])
+        self.scrubbed(error)
     }
 
     /// A server may repeat what we sent.
-    pub(super) fn scrubbed(&self, mut error: AuthError, facts: &Facts, more: &[&Secret]) -> AuthError {
-        let secret = facts.identity.secret.as_ref().filter(|secret| !secret.is_empty());
-        if let Some(secret) = secret {
-            for form in [secret.expose(), &form_encoded(secret.expose()), facts.identity.basic().expose()] {
-                error.message = error.message.replace(form, "***");
-            }
-        }
-        for secret in more.iter().filter(|secret| !secret.is_empty()) {
-            error.message = error.message.replace(secret.expose(), "***");
-        }
-        error
+    fn scrubbed(&self, error: AuthError) -> AuthError {
+        AuthError { message: self.masked(&error.message, &[]), ..error }
     }
 }
 

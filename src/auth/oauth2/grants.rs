@@ -37,15 +37,6 @@ impl Ask<'_> {
             Self::Exchange(_) => "urn:ietf:params:oauth:grant-type:token-exchange",
         }
     }
-
-    /// What of this request must never be shown, also where a server repeats it.
-    pub(super) fn secrets(&self) -> Vec<&Secret> {
-        match self {
-            Self::Refresh(secret) | Self::Device(secret) | Self::Exchange(secret) => vec![secret],
-            Self::Code { code, verifier, .. } => [Some(*code), *verifier].into_iter().flatten().collect(),
-            Self::ClientCredentials | Self::Password | Self::Assertion => Vec::new(),
-        }
-    }
 }
 
 impl Client {

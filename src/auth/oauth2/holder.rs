@@ -262,7 +262,8 @@ impl Client {
             if response.status().is_success() {
                 continue;
             }
-            let failure = match super::answer::object(&response, self.context.clock.now()) {
+            let mask = |text: &str| self.masked(text, &[]);
+            let failure = match super::answer::object(&response, self.context.clock.now(), &mask) {
                 Err(Failure::Refused(refusal)) if refusal.code == "unsupported_token_type" => continue,
                 Err(failure) => failure,
                 Ok(_) => Failure::Rubbish(format!("it answered {}", response.status())),

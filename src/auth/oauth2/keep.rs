@@ -63,7 +63,8 @@ impl Client {
         if let Some(subject) = &owner.subject {
             return self.exchanged(&facts, subject).await;
         }
-        let mut held = self.open(owner, &facts).await?;
+        let grown_from = self.origin_of_tokens(true).await?;
+        let mut held = self.open_of(owner, &facts, grown_from).await?;
         if let Some(token) = self.adopt(&held, current).await? {
             return Ok(token);
         }

@@ -27,6 +27,7 @@ mod keep;
 mod par;
 mod record;
 mod request;
+mod store_key;
 /// What the fuzzer calls.
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
@@ -72,7 +73,9 @@ impl Build for Oauth2Config {
         if let Some(token) = &self.access_token {
             let prefix = self.header_prefix.as_deref().unwrap_or("Bearer");
             return Ok(match self.slots().swap_remove(0) {
-                slot @ Slot::Query(_) => api_key::build("oauth2", name, slot, token, !self.allow_plaintext, context)?,
+                slot @ Slot::Query(_) => {
+                    api_key::build("oauth2", name, slot, self.clears(), token, !self.allow_plaintext, context)?
+                }
                 _ => Arc::new(Bearer::new("oauth2", name, token, "access_token", prefix, context)?),
             });
         }
@@ -82,13 +85,14 @@ impl Build for Oauth2Config {
         }
         let make = || Accounts::new(name, self, context);
         let accounts = if self.share { context.shared.get_or(self, make)? } else { make()? };
-        Ok(Arc::new(Oauth2 { credential: name.into(), slots: self.slots(), accounts }))
+        Ok(Arc::new(Oauth2 { credential: name.into(), slots: self.slots(), clears: self.clears(), accounts }))
     }
 }
 
 struct Oauth2 {
     credential: Arc<str>,
     slots: Vec<Slot>,
+    clears: Vec<Slot>,
     accounts: Arc<Accounts>,
 }
 
@@ -101,6 +105,10 @@ impl std::fmt::Debug for Oauth2 {
 impl AuthScheme for Oauth2 {
     fn name(&self) -> &'static str {
         "oauth2"
+    }
+
+    fn clears(&self) -> &[Slot] {
+        &self.clears
     }
 
     fn slots(&self) -> &[Slot] {
@@ -234,7 +242,7 @@ impl Oauth2 {
         let Some(key) = &token.key else { return Ok(()) };
         let client = &self.accounts.client;
         let url = resource_url(&out.head().uri).ok_or_else(|| client.missing("the request's URL cannot be proved"))?;
-        let nonce = client.nonces.of(&url);
+        let nonce = client.resource_nonces.of(&url);
         let method = out.head().method.clone();
         let clock = out.clock().ahead_by(client.clock_offset(&url));
         let proof = key.proof(method.as_str(), &url, nonce.as_deref(), Some(&token.secret), &clock);
@@ -246,7 +254,7 @@ impl Oauth2 {
     /// Keeps the nonce of an answer; true if it is a new one.
     fn learn_nonce(&self, reply: &Reply<'_>) -> bool {
         let client = &self.accounts.client;
-        url_of(reply).is_some_and(|url| client.nonces.learn(&url, reply.headers))
+        url_of(reply).is_some_and(|url| client.resource_nonces.learn(&url, reply.headers))
     }
 
     /// Whether the proof that was refused would now be another one: with the server's nonce, or by its clock.

@@ -28,7 +28,7 @@ impl Client {
             let mut own = form.clone();
             let request = self.proved(facts, &url, &mut own, params, flow.key.as_ref())?;
             let response = self.send(request, &url).await?;
-            let result = answer::object(&response, self.context.clock.now());
+            let result = answer::object(&response, self.context.clock.now(), &|text| self.masked(text, params));
             let is_dated = Dated { client: facts.identity.auth.is_assertion(), grant: false };
             if self.is_mended(&mut tried, &url, &response, result.as_ref().err(), is_dated) {
                 continue;

@@ -14,6 +14,8 @@ pub(super) struct ReadParam {
     pub(super) name: String,
     pub(super) value: Secret,
     pub(super) place: ParamPlace,
+    /// Never to be shown, also where a server repeats it.
+    pub(super) hidden: bool,
 }
 
 /// The parameters of a request in their order. A name may repeat.
@@ -49,6 +51,11 @@ impl Form {
     pub(super) fn overrule(&mut self, params: &[&ReadParam]) {
         self.0.retain(|(name, _)| params.iter().all(|param| param.name != *name));
         self.0.extend(params.iter().map(|param| (param.name.clone(), param.value.clone())));
+    }
+
+    /// The values that must never be shown.
+    pub(super) fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.0.iter().filter(|(name, _)| SECRETS.contains(&name.as_str())).map(|(_, value)| value)
     }
 
     /// Takes out all parameters of that name.
@@ -154,3 +161,18 @@ pub(super) fn sensitive(text: &str, key: &str) -> Result<HeaderValue, String> {
     value.set_sensitive(true);
     Ok(value)
 }
+
+/// Parameters whose values are secrets.
+pub(super) const SECRETS: [&str; 11] = [
+    "actor_token",
+    "assertion",
+    "client_assertion",
+    "client_secret",
+    "code",
+    "code_verifier",
+    "device_code",
+    "password",
+    "refresh_token",
+    "subject_token",
+    "token",
+];

@@ -276,6 +276,28 @@ async fn proofs_carry_the_nonces_of_server_and_resource() {
     assert_eq!(own(&again)["nonce"], "resource-1");
 }
 
+#[tokio::test]
+async fn an_api_on_the_origin_of_its_server_has_nonces_of_its_own() {
+    let setup = Setup::new(with_nonces());
+    let scheme = setup.build(with(robot(), value!({"dpop": true})));
+    ready(&*scheme, &setup.context).await.unwrap();
+    let nonce = |round: &mut Round| {
+        let mut request = head("https://idp.test/api");
+        apply(&*scheme, &mut request, round, &setup.context).unwrap();
+        let mut headers = http::HeaderMap::new();
+        headers.insert("dpop-nonce", "resource-1".parse().unwrap());
+        judged(&*scheme, 200, &headers, &request, round);
+        claims(request.headers["dpop"].to_str().unwrap())["nonce"].clone()
+    };
+    let mut round = Round::default();
+    assert_eq!(nonce(&mut round), Value::Null, "not that of the token endpoint");
+    assert_eq!(nonce(&mut round), "resource-1");
+    setup.clock.advance(101);
+    ready(&*scheme, &setup.context).await.unwrap();
+    let seen = setup.endpoint.seen.lock().unwrap();
+    assert_eq!(claims(seen[2].headers()["dpop"].to_str().unwrap())["nonce"], "server-1");
+}
+
 /// A server whose clock is 20 minutes ahead of ours, and which takes nothing that is not of its time.
 fn ahead(field: &'static str) -> Arc<Endpoint> {
     Endpoint::judging(move |n, request| {
