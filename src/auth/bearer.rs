@@ -74,7 +74,8 @@ impl Bearer {
         let (owner, prefix) = (credential.clone(), prefix.to_owned());
         let value = Held::new(name, vec![Field::secret(token)], &context.sources, move |secrets| {
             let [secret] = secrets else { return Err(not_ready(&owner)) };
-            if secret.is_empty() {
+            // White space at the end of a field is not sent: the prefix would leave alone.
+            if secret.expose().trim().is_empty() {
                 return Err(AuthError::missing(format!("credential `{owner}`: `{key}` is empty")));
             }
             let header = header_value(&owner, key, &prefixed(&prefix, secret.expose()))?;

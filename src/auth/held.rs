@@ -218,8 +218,12 @@ pub(crate) fn named(credential: &str, error: AuthError) -> AuthError {
     AuthError { message: format!("credential `{credential}`: {}", error.message), ..error }
 }
 
-/// A header value that is marked sensitive. `key` is the YAML key that the text comes from.
+/// A header value that is marked sensitive, and not empty. `key` is the YAML key that the text comes from.
 pub(crate) fn header_value(credential: &str, key: &str, text: &str) -> Result<HeaderValue, AuthError> {
+    // White space around a field's value is not part of it.
+    if text.trim().is_empty() {
+        return Err(AuthError::missing(format!("credential `{credential}`: the value of `{key}` is empty")));
+    }
     let mut value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| {
         AuthError::missing(format!(
             "credential `{credential}`: the value of `{key}` holds a line break or another control character, which no \
