@@ -17,7 +17,7 @@ use http::HeaderValue;
 
 use super::{
     scheme::{AuthError, Ready, Reply, Round, Verdict},
-    sources::Sources,
+    sources::{Content, Sources},
 };
 use crate::{config::text::Text, secret::Secret};
 
@@ -25,18 +25,23 @@ use crate::{config::text::Text, secret::Secret};
 #[derive(Clone, Debug)]
 pub struct Field {
     text: Text,
-    open: bool,
+    content: Content,
 }
 
 impl Field {
     /// A text that holds a secret.
     pub fn secret(text: &Text) -> Self {
-        Self { text: text.clone(), open: false }
+        Self { text: text.clone(), content: Content::Secret }
     }
 
     /// A text that may be shown.
     pub fn open(text: &Text) -> Self {
-        Self { text: text.clone(), open: true }
+        Self { text: text.clone(), content: Content::Open }
+    }
+
+    /// A list of secrets in a file of its own, which may also be empty.
+    pub fn secret_list(text: &Text) -> Self {
+        Self { text: text.clone(), content: Content::SecretList }
     }
 }
 
@@ -91,7 +96,7 @@ impl<T: Send + Sync + 'static> Held<T> {
             held.fields.iter().map(|field| field.text.as_literal().map(Secret::new)).collect();
         if let Some(literals) = literals {
             for (field, literal) in held.fields.iter().zip(&literals) {
-                if !field.open {
+                if field.content != Content::Open {
                     sources.learn_lasting(literal);
                 }
             }
@@ -154,7 +159,7 @@ impl<T: Send + Sync + 'static> Held<T> {
         let mut secrets = Vec::with_capacity(self.fields.len());
         for (at, field) in self.fields.iter().enumerate() {
             let refused = refused.and_then(|entry| entry.secrets.get(at));
-            let value = self.sources.text(&field.text, field.open, refused).await;
+            let value = self.sources.text(&field.text, field.content, refused).await;
             secrets.push(value.map_err(|error| self.name(error))?);
         }
         if let Some(present) = &present

@@ -139,6 +139,9 @@ async fn exec_helpers_that_misbehave_let_nothing_out() {
         ("printf '{}\\nx: y'", "line break"),
         ("kill -9 $$", "a signal"),
         ("true", "printed nothing"),
+        ("printf '{\"headers\": { }}'", "without a header"),
+        ("printf '{\"headers\": {\"x-key\": \" \"}}'", "is empty"),
+        ("printf '{\"token\": \"\"}'", "an empty `token`"),
     ] {
         let (secret, origin) = (canary("exec"), Origin::plain().await);
         let config = one_rule(&origin.base(), "{type: exec, command: [sh, helper.sh], timeout: 2s, headers: [x-key]}");
@@ -174,6 +177,55 @@ async fn exec_helper_fills_its_headers_and_sees_neither_our_key_nor_a_proxy_here
     let seen = origin.only();
     assert_eq!((seen.header("x-key"), seen.header("x-env")), (Some(secret.as_str()), Some("[]")));
     assert!(!proxy.stderr().contains("noise"), "what a helper says may be a secret");
+}
+
+#[tokio::test]
+async fn exec_helper_that_prints_what_has_ended_lets_nothing_out() {
+    let (secret, origin) = (canary("exec"), Origin::plain().await);
+    let config = one_rule(&origin.base(), "{type: exec, command: [sh, helper.sh]}");
+    let helper = format!("printf '{{\"token\": \"{secret}\", \"expires_at\": \"2020-01-01T00:00:00Z\"}}'");
+    let proxy = proxy::with(config).file("helper.sh", &helper).canary(&secret).start().await;
+    let answer = Client::new(&proxy).get(&origin.url("/")).await;
+    assert_eq!(answer.error_id(), Some("credential-missing"), "{answer:?}");
+    assert!(answer.text().contains("already ended"), "{}", answer.text());
+    assert_eq!(origin.hits(), 0);
+}
+
+#[tokio::test]
+async fn an_empty_secret_file_lets_nothing_out() {
+    for credential in [
+        "{type: api_key, name: X-Key, value: \"${file:k}\"}",
+        "{type: api_key, in: query, name: key, value: \"${file:k}\"}",
+        "{type: api_key, in: cookie, name: key, value: \"a${file:k}\"}",
+        "{type: bearer, token: \"${file:k}\"}",
+        "{type: basic, username: u, password: \"${file:k}\"}",
+        "{type: basic, username: \"${file:k}\", password: \"\"}",
+        "{type: cookies, cookies: {key: \"${file:k}\"}}",
+        "{type: digest, username: u, password: \"${file:k}\"}",
+        "{type: oauth1, consumer_key: u, consumer_secret: s, token: t, token_secret: \"${file:k}\"}",
+        "{type: ntlm, username: u, password: \"${file:k}\"}",
+        "{type: hawk, id: u, key: \"${file:k}\"}",
+        "{type: jwt, secret: \"${file:k}\"}",
+    ] {
+        let (secret, origin) = (canary("key-of-thirty-two-characters-or-more"), Origin::plain().await);
+        let proxy = proxy::with(one_rule(&origin.base(), credential)).file("k", "\n").canary(&secret).start().await;
+        let client = Client::new(&proxy);
+        let answer = client.get(&origin.url("/")).await;
+        assert_eq!(answer.error_id(), Some("credential-missing"), "{credential}: {answer:?}");
+        assert!(answer.text().contains("is empty"), "{credential}: {}", answer.text());
+        assert_eq!(origin.hits(), 0, "{credential}");
+        std::fs::write(proxy.path("k"), &secret).unwrap();
+        assert_eq!(client.get(&origin.url("/")).await.status, 200, "{credential}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_password_that_is_written_down_is_sent() {
+    let origin = Origin::plain().await;
+    let config = one_rule(&origin.base(), "{type: basic, username: sk_test, password: \"\"}");
+    let proxy = proxy::with(config).start().await;
+    Client::new(&proxy).get(&origin.url("/")).await;
+    assert_eq!(origin.only().header("authorization"), Some(format!("Basic {}", STANDARD.encode("sk_test:")).as_str()));
 }
 
 #[tokio::test]

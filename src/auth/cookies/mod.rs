@@ -167,7 +167,7 @@ impl CookiesConfig {
     fn values(&self, credential: &Arc<str>, context: &BuildContext) -> Result<Held<Values>, Vec<String>> {
         let mut fields: Vec<Field> = self.cookies.values().map(Field::secret).collect();
         let import = self.import.as_ref().map(|path| Text::reference(Reference::File(path.0.clone())));
-        fields.extend(import.as_ref().map(Field::secret));
+        fields.extend(import.as_ref().map(Field::secret_list));
         let names: Vec<String> = self.cookies.keys().cloned().collect();
         let (owner, has_file, sources) = (credential.clone(), import.is_some(), context.sources.clone());
         Held::new(credential, fields, &context.sources, move |secrets| {
