@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use http::HeaderValue;
 
 use super::{
-    scheme::{AuthError, Ready, Reply, Round, Verdict},
+    scheme::{AuthError, BodyUse, Ready, Reply, Round, Verdict},
     sources::{Content, Sources},
 };
 use crate::{config::text::Text, secret::Secret};
@@ -126,7 +126,13 @@ impl<T: Send + Sync + 'static> Held<T> {
 
     /// True if reading again may give another value.
     pub fn is_rereadable(&self) -> bool {
-        self.fields.iter().any(|field| field.text.references().next().is_some())
+        self.interval.is_some()
+    }
+
+    /// What `body_use` of a scheme with one such value says: a refused request can be sent again if there may be another
+    /// value for it.
+    pub fn body_use(&self) -> BodyUse {
+        if self.is_rereadable() { BodyUse::Spare } else { BodyUse::Pass }
     }
 
     /// What `review` of a scheme with one such value says: a refused one is read again, if that may give another.
@@ -271,6 +277,8 @@ mod tests {
     async fn literals_are_ready_at_once_and_checked_when_built() {
         let good = held("x").unwrap();
         assert!(matches!(good.ready(), Ready::Now));
+        assert_eq!((good.body_use(), held("${env:X:-x}").unwrap().body_use()), (BodyUse::Pass, BodyUse::Pass));
+        assert_eq!(held("${file:/x}").unwrap().body_use(), BodyUse::Spare);
         assert!(!good.renew(1).await.unwrap());
         let errors = held("CANARY\r\nb: c").unwrap_err();
         assert!(errors[0].contains("credential `c`") && !errors[0].contains("CANARY"), "{errors:?}");

@@ -169,7 +169,7 @@ async fn apply(
     let seen = match auth.body_use_in(head, &round) {
         BodyUse::Whole | BodyUse::Most => Some(body.clone()),
         BodyUse::Prefix(bytes) => Some(body.slice(..bytes.min(body.len()))),
-        BodyUse::Pass | BodyUse::Replay => None,
+        BodyUse::Pass | BodyUse::Spare | BodyUse::Replay => None,
     };
     let is_beginning = seen.as_ref().is_some_and(|seen| seen.len() < body.len());
     let mut lent = Trace::default();

@@ -1,11 +1,14 @@
 //! Every scheme of the registry: what the origin sees, and that nothing else changes.
 
+use std::sync::Mutex;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Request;
 
 use crate::harness::{
     Client, Origin, Proxy, TestCa, canary,
     client::{get, post},
+    origin::text,
     proxy,
 };
 
@@ -216,6 +219,54 @@ async fn an_empty_secret_file_lets_nothing_out() {
         assert_eq!(origin.hits(), 0, "{credential}");
         std::fs::write(proxy.path("k"), &secret).unwrap();
         assert_eq!(client.get(&origin.url("/")).await.status, 200, "{credential}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_secret_that_has_changed_is_sent_once_more_with_the_body() {
+    for credential in [
+        "{type: bearer, token: \"${file:k}\"}",
+        "{type: basic, username: \"${file:k}\", password: p}",
+        "{type: api_key, name: X-Key, value: \"${file:k}\"}",
+        "{type: api_key, in: query, name: key, value: \"${file:k}\"}",
+        "{type: api_key, in: cookie, name: key, value: \"${file:k}\"}",
+        "{type: cookies, cookies: {key: \"${file:k}\"}}",
+        "{type: hmac, key: \"${file:k}\", sign: x, set: {headers: {X-Key: \"{signature}\"}}}",
+        "{type: jwt, secret: \"${file:k}\", set_iat: false}",
+        "[{type: bearer, token: \"${file:k}\"}, {type: api_key, name: X-Other, value: other}]",
+        "{type: bearer, token: \"${token:source}\"}",
+    ] {
+        let (old, new) = (canary("old-key-of-thirty-two-characters-or-more"), canary("new-key"));
+        // What the first request brought is refused from the second on.
+        let first = Mutex::new(None);
+        let origin = Origin::plain_with(move |seen| {
+            let brought = ["authorization", "x-key", "cookie"].map(|name| seen.header(name).map(str::to_owned));
+            let brought = (seen.target, brought);
+            let mut first = first.lock().unwrap();
+            match &*first {
+                Some(refused) if *refused == brought => text(401, "no"),
+                Some(_) => text(200, "ok"),
+                None => {
+                    *first = Some(brought);
+                    text(200, "ok")
+                }
+            }
+        })
+        .await;
+        let config = format!(
+            "version: 1\ncredentials:\n  source: {{type: bearer, token: \"${{file:k}}\"}}\nrules:\n  - {{name: It, host: \"{}\", \
+             auth: {credential}}}\n",
+            origin.base()
+        );
+        let proxy = proxy::with(config).file("k", &old).canary(&old).canary(&new).start().await;
+        let client = Client::new(&proxy);
+        assert_eq!(client.get(&origin.url("/")).await.status, 200, "{credential}");
+        std::fs::write(proxy.path("k"), format!("{new}-of-thirty-two-characters-or-more")).unwrap();
+        let body = "b".repeat(100_000);
+        assert_eq!(client.send(post(&origin.url("/"), body.clone())).await.status, 200, "{credential}");
+        let seen = origin.seen();
+        assert_eq!(seen.len(), 3, "{credential}");
+        assert!(seen[1..].iter().all(|seen| seen.body == body), "{credential}");
     }
 }
 

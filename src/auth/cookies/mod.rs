@@ -33,7 +33,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -45,7 +45,7 @@ use super::{
     AuthError, AuthScheme, Build, BuildContext,
     api_key::is_cookie_name,
     held::{Field, Held, not_ready},
-    scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
+    scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
     slots,
 };
 use crate::{
@@ -280,6 +280,10 @@ impl AuthScheme for Cookies {
 
     fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    fn body_use(&self, _: &Parts) -> BodyUse {
+        self.values.body_use()
     }
 
     fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {
