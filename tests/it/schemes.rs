@@ -271,6 +271,28 @@ async fn a_refused_secret_that_has_changed_is_sent_once_more_with_the_body() {
 }
 
 #[tokio::test]
+async fn a_query_without_a_path_is_signed_as_it_leaves() {
+    let template = "{target} {path} {query} {url}";
+    let hmac = format!(
+        "{{type: hmac, key: k, sign: x, set: {{headers: {{X-Signed: \"{template}\", X-S: \"{{signature}}\"}}}}}}"
+    );
+    let digest = "{type: digest, username: u, password: p, realm: r, nonce: n, qop: auth}";
+    for (credential, field, said) in
+        [(hmac.as_str(), "x-signed", "/?x=1 / x=1 http://{}/?x=1"), (digest, "authorization", "uri=\"/?x=1\"")]
+    {
+        let origin = Origin::plain().await;
+        let proxy = proxy::with(one_rule(&origin.base(), credential)).start().await;
+        let mut raw = Client::new(&proxy).raw().await;
+        raw.send(format!("GET {0}?x=1 HTTP/1.1\r\nHost: {1}\r\n\r\n", origin.base(), origin.addr)).await;
+        assert!(raw.read_head().await.starts_with("HTTP/1.1 200"), "{credential}");
+        let seen = origin.only();
+        assert_eq!(seen.target, "/?x=1");
+        let signed = seen.header(field).unwrap_or_default();
+        assert!(signed.contains(&said.replace("{}", &origin.addr.to_string())), "{signed}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_password_that_is_written_down_is_sent() {
     let origin = Origin::plain().await;
     let config = one_rule(&origin.base(), "{type: basic, username: sk_test, password: \"\"}");
