@@ -230,12 +230,13 @@ pub(crate) fn named(credential: &str, error: AuthError) -> AuthError {
 }
 
 /// A header value that is marked sensitive, and not empty. `key` is the YAML key that the text comes from.
-pub(crate) fn header_value(credential: &str, key: &str, text: &str) -> Result<HeaderValue, AuthError> {
+pub(crate) fn header_value(credential: &str, key: &str, text: impl AsRef<[u8]>) -> Result<HeaderValue, AuthError> {
+    let text = text.as_ref();
     // White space around a field's value is not part of it.
-    if text.trim().is_empty() {
+    if text.trim_ascii().is_empty() {
         return Err(AuthError::missing(format!("credential `{credential}`: the value of `{key}` is empty")));
     }
-    let mut value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| {
+    let mut value = HeaderValue::from_bytes(text).map_err(|_| {
         AuthError::missing(format!(
             "credential `{credential}`: the value of `{key}` holds a line break or another control character, which no \
              header may hold"
