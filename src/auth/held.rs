@@ -230,7 +230,11 @@ pub(crate) fn named(credential: &str, error: AuthError) -> AuthError {
 }
 
 /// A header value that is marked sensitive, and not empty. `key` is the YAML key that the text comes from.
-pub(crate) fn header_value(credential: &str, key: &str, text: impl AsRef<[u8]>) -> Result<HeaderValue, AuthError> {
+pub(crate) fn header_value(
+    credential: &str,
+    key: &str,
+    text: &(impl AsRef<[u8]> + ?Sized),
+) -> Result<HeaderValue, AuthError> {
     let text = text.as_ref();
     // White space around a field's value is not part of it.
     if text.trim_ascii().is_empty() {

@@ -63,7 +63,7 @@ impl Exchange<'_> {
         Ok(sent.map(|value| parse_params(challenge::text(value.as_bytes()).0.strip_prefix("Digest ").unwrap())))
     }
 
-    fn receive(&mut self, status: u16, name: &'static str, text: impl AsRef<[u8]>) -> Verdict {
+    fn receive(&mut self, status: u16, name: &'static str, text: &(impl AsRef<[u8]> + ?Sized)) -> Verdict {
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_bytes(text.as_ref()).unwrap());
         self.round.challenges = challenge::parse(&headers, &self.hop.challenge());
@@ -74,7 +74,7 @@ impl Exchange<'_> {
         self.talk.scheme.review(&reply, &mut self.round)
     }
 
-    fn challenged(&mut self, text: impl AsRef<[u8]>) -> Verdict {
+    fn challenged(&mut self, text: &(impl AsRef<[u8]> + ?Sized)) -> Verdict {
         self.receive(401, "www-authenticate", text)
     }
 
