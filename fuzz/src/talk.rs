@@ -152,7 +152,7 @@ impl Talk {
                 let complete = seen.len() == self.body.len();
                 (Some(seen), complete)
             }
-            BodyUse::Pass | BodyUse::Replay => (None, true),
+            BodyUse::Pass | BodyUse::Spare | BodyUse::Replay => (None, true),
         };
         self.sent = self.head.clone();
         let mut trace = Trace::default();

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, request::Parts};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
     AuthError, AuthScheme, Build, BuildContext,
     held::{Field, Held, header_value, mask, named, not_ready},
-    scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
+    scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
 use crate::{
     clock::Clock,
@@ -141,6 +141,10 @@ impl AuthScheme for ApiKey {
 
     fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    fn body_use(&self, _: &Parts) -> BodyUse {
+        self.value.body_use()
     }
 
     fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {

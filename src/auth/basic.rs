@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, header};
+use http::{HeaderValue, header, request::Parts};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{
     AuthError, AuthScheme, Build, BuildContext,
     held::{Field, Held, header_value, not_ready},
-    scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
+    scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
 use crate::{clock::Clock, config::text::Text, secret::Secret};
 
@@ -112,6 +112,10 @@ impl AuthScheme for Basic {
 
     fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    fn body_use(&self, _: &Parts) -> BodyUse {
+        self.value.body_use()
     }
 
     fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, header};
+use http::{HeaderValue, header, request::Parts};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
     AuthError, AuthScheme, Build, BuildContext,
     held::{Field, Held, header_value, mask, not_ready},
-    scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
+    scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
 };
 use crate::{clock::Clock, config::text::Text, secret::Secret};
 
@@ -75,7 +75,8 @@ impl Bearer {
         let (owner, prefix) = (credential.clone(), prefix.to_owned());
         let value = Held::new(name, vec![Field::secret(token)], &context.sources, move |secrets| {
             let [secret] = secrets else { return Err(not_ready(&owner)) };
-            if secret.is_empty() {
+            // White space at the end of a field is not sent: the prefix would leave alone.
+            if secret.expose().trim().is_empty() {
                 return Err(AuthError::missing(format!("credential `{owner}`: `{key}` is empty")));
             }
             let header = header_value(&owner, key, &prefixed(&prefix, secret.expose()))?;
@@ -109,6 +110,10 @@ impl AuthScheme for Bearer {
 
     fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    fn body_use(&self, _: &Parts) -> BodyUse {
+        self.value.body_use()
     }
 
     fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {

@@ -3,6 +3,8 @@
 //! A field may hold several challenges and may itself be repeated, and commas separate both challenges and parameters.
 //! A name with `=` behind it is a parameter of the challenge before it; any other name begins a new challenge.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, header};
 
 /// One challenge.
@@ -14,6 +16,8 @@ pub struct Challenge {
     pub token68: Option<String>,
     /// Parameters in order, names in lower case, values unquoted.
     pub params: Vec<(String, String)>,
+    /// Each character stands for one byte: the line was not UTF-8. See [`bytes`].
+    pub latin1: bool,
 }
 
 impl Challenge {
@@ -33,10 +37,28 @@ impl Challenge {
 pub fn parse(headers: &HeaderMap, name: &HeaderName) -> Vec<Challenge> {
     let mut found = Vec::new();
     for line in headers.get_all(name) {
-        found.extend(parse_line(&String::from_utf8_lossy(line.as_bytes())));
+        let (line, latin1) = text(line.as_bytes());
+        found.extend(parse_line(&line).into_iter().map(|challenge| Challenge { latin1, ..challenge }));
         found.truncate(MAX_CHALLENGES);
     }
     found
+}
+
+/// A field as text, and whether it is Latin-1, as which any byte can be read: quoted strings may hold bytes above ASCII
+/// (RFC 9110 section 5.6.4), of no particular charset.
+pub fn text(field: &[u8]) -> (Cow<'_, str>, bool) {
+    match std::str::from_utf8(field) {
+        Ok(text) => (Cow::Borrowed(text), false),
+        Err(_) => (Cow::Owned(field.iter().map(|byte| char::from(*byte)).collect()), true),
+    }
+}
+
+/// The bytes that a value had in its field, to be said or hashed as they came.
+pub fn bytes(value: &str, latin1: bool) -> Cow<'_, [u8]> {
+    if latin1 && !value.is_ascii() {
+        return Cow::Owned(value.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect());
+    }
+    Cow::Borrowed(value.as_bytes())
 }
 
 /// True if a request logs in to the connection that it comes on, not to the server (RFC 4559, MS-NTHT).
@@ -121,7 +143,7 @@ fn item(scan: &mut Scan<'_>, found: &mut Vec<Open>) {
         }
         return;
     }
-    let challenge = Challenge { scheme: name.to_owned(), token68: None, params: Vec::new() };
+    let challenge = Challenge { scheme: name.to_owned(), token68: None, params: Vec::new(), latin1: false };
     found.push(Open { challenge, valid: true });
     let Some(open) = found.last_mut() else { return };
     if !scan.rest.starts_with(is_blank) {
@@ -321,6 +343,17 @@ mod tests {
             parse_params("nextnonce=\"a,b\", qop=auth , rspauth=\"\", ="),
             [("nextnonce".into(), "a,b".into()), ("qop".into(), "auth".into()), ("rspauth".into(), String::new())]
         );
+    }
+
+    #[test]
+    fn a_line_that_is_not_utf8_keeps_its_bytes() {
+        for (line, latin1) in [(&b"Digest realm=\"\xfc\xff\""[..], true), (b"Digest realm=\"\xc3\xbc\"", false)] {
+            let mut headers = HeaderMap::new();
+            headers.append("www-authenticate", http::HeaderValue::from_bytes(line).unwrap());
+            let found = parse(&headers, &http::header::WWW_AUTHENTICATE);
+            assert_eq!(found[0].latin1, latin1);
+            assert_eq!(*bytes(found[0].param("realm").unwrap(), latin1), line[14..line.len() - 1]);
+        }
     }
 
     proptest! {

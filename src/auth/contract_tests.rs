@@ -285,6 +285,10 @@ async fn what_a_command_prints_wrongly_is_explained_without_repeating_it() {
         ("{\"headers\": {\"Host\": \"CANARY\"}}", "not listed"),
         ("{\"token\": \"CANARY\", \"expires_at\": \"tomorrow\"}", "RFC 3339"),
         ("CANARY\u{1}x", "control character"),
+        ("{\"token\": \" \"}", "an empty `token`"),
+        ("{\"headers\": {}}", "without a header"),
+        ("{\"headers\": {\"Authorization\": \" \"}}", "is empty"),
+        ("{\"token\": \"CANARY\", \"expires_at\": \"1969-12-31T00:00:00Z\"}", "already ended"),
     ] {
         let context = context();
         let scheme = build("exec", &json!({"command": ["printf", "%s", printed]}), &context);

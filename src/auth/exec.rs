@@ -144,11 +144,7 @@ impl Printer {
             )
         })?;
         let end = match (&printed.expires_at, printed.expires_in) {
-            (Some(at), _) => Some(
-                OffsetDateTime::parse(at, &Rfc3339)
-                    .map_err(|_| self.failed("its command printed an `expires_at` that is not an RFC 3339 time"))?
-                    .into(),
-            ),
+            (Some(at), _) => Some(self.end_at(at)?),
             (None, Some(seconds)) => end_after(before, seconds),
             (None, None) => None,
         };
@@ -160,7 +156,20 @@ impl Printer {
         Ok(Fetched { value, end })
     }
 
+    fn end_at(&self, time: &str) -> Result<SystemTime, AuthError> {
+        let end: SystemTime = OffsetDateTime::parse(time, &Rfc3339)
+            .map_err(|_| self.failed("its command printed an `expires_at` that is not an RFC 3339 time"))?
+            .into();
+        if end <= self.clock.now() {
+            return Err(self.failed("its command printed a credential that has already ended, by its `expires_at`"));
+        }
+        Ok(end)
+    }
+
     fn token(&self, token: &str) -> Result<Output, AuthError> {
+        if token.trim().is_empty() {
+            return Err(self.failed("its command printed an empty `token`"));
+        }
         let secret = Secret::new(token);
         self.sources.learn(&secret);
         let value = header_value(&self.credential, "command", &prefixed(&self.config.prefix, token))?;
@@ -171,6 +180,9 @@ impl Printer {
     }
 
     fn headers(&self, printed: &BTreeMap<String, String>) -> Result<Output, AuthError> {
+        if printed.is_empty() {
+            return Err(self.failed("its command printed `headers` without a header in it"));
+        }
         let mut headers = Vec::with_capacity(printed.len());
         for (name, value) in printed {
             let parsed = HeaderName::try_from(name).ok().filter(|name| self.names.contains(name)).ok_or_else(|| {

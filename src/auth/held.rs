@@ -16,8 +16,8 @@ use futures_util::future::BoxFuture;
 use http::HeaderValue;
 
 use super::{
-    scheme::{AuthError, Ready, Reply, Round, Verdict},
-    sources::Sources,
+    scheme::{AuthError, BodyUse, Ready, Reply, Round, Verdict},
+    sources::{Content, Sources},
 };
 use crate::{config::text::Text, secret::Secret};
 
@@ -25,18 +25,23 @@ use crate::{config::text::Text, secret::Secret};
 #[derive(Clone, Debug)]
 pub struct Field {
     text: Text,
-    open: bool,
+    content: Content,
 }
 
 impl Field {
     /// A text that holds a secret.
     pub fn secret(text: &Text) -> Self {
-        Self { text: text.clone(), open: false }
+        Self { text: text.clone(), content: Content::Secret }
     }
 
     /// A text that may be shown.
     pub fn open(text: &Text) -> Self {
-        Self { text: text.clone(), open: true }
+        Self { text: text.clone(), content: Content::Open }
+    }
+
+    /// A list of secrets in a file of its own, which may also be empty.
+    pub fn secret_list(text: &Text) -> Self {
+        Self { text: text.clone(), content: Content::SecretList }
     }
 }
 
@@ -91,7 +96,7 @@ impl<T: Send + Sync + 'static> Held<T> {
             held.fields.iter().map(|field| field.text.as_literal().map(Secret::new)).collect();
         if let Some(literals) = literals {
             for (field, literal) in held.fields.iter().zip(&literals) {
-                if !field.open {
+                if field.content != Content::Open {
                     sources.learn_lasting(literal);
                 }
             }
@@ -121,7 +126,13 @@ impl<T: Send + Sync + 'static> Held<T> {
 
     /// True if reading again may give another value.
     pub fn is_rereadable(&self) -> bool {
-        self.fields.iter().any(|field| field.text.references().next().is_some())
+        self.interval.is_some()
+    }
+
+    /// What `body_use` of a scheme with one such value says: a refused request can be sent again if there may be another
+    /// value for it.
+    pub fn body_use(&self) -> BodyUse {
+        if self.is_rereadable() { BodyUse::Spare } else { BodyUse::Pass }
     }
 
     /// What `review` of a scheme with one such value says: a refused one is read again, if that may give another.
@@ -154,7 +165,7 @@ impl<T: Send + Sync + 'static> Held<T> {
         let mut secrets = Vec::with_capacity(self.fields.len());
         for (at, field) in self.fields.iter().enumerate() {
             let refused = refused.and_then(|entry| entry.secrets.get(at));
-            let value = self.sources.text(&field.text, field.open, refused).await;
+            let value = self.sources.text(&field.text, field.content, refused).await;
             secrets.push(value.map_err(|error| self.name(error))?);
         }
         if let Some(present) = &present
@@ -218,9 +229,18 @@ pub(crate) fn named(credential: &str, error: AuthError) -> AuthError {
     AuthError { message: format!("credential `{credential}`: {}", error.message), ..error }
 }
 
-/// A header value that is marked sensitive. `key` is the YAML key that the text comes from.
-pub(crate) fn header_value(credential: &str, key: &str, text: &str) -> Result<HeaderValue, AuthError> {
-    let mut value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| {
+/// A header value that is marked sensitive, and not empty. `key` is the YAML key that the text comes from.
+pub(crate) fn header_value(
+    credential: &str,
+    key: &str,
+    text: &(impl AsRef<[u8]> + ?Sized),
+) -> Result<HeaderValue, AuthError> {
+    let text = text.as_ref();
+    // White space around a field's value is not part of it.
+    if text.trim_ascii().is_empty() {
+        return Err(AuthError::missing(format!("credential `{credential}`: the value of `{key}` is empty")));
+    }
+    let mut value = HeaderValue::from_bytes(text).map_err(|_| {
         AuthError::missing(format!(
             "credential `{credential}`: the value of `{key}` holds a line break or another control character, which no \
              header may hold"
@@ -262,6 +282,8 @@ mod tests {
     async fn literals_are_ready_at_once_and_checked_when_built() {
         let good = held("x").unwrap();
         assert!(matches!(good.ready(), Ready::Now));
+        assert_eq!((good.body_use(), held("${env:X:-x}").unwrap().body_use()), (BodyUse::Pass, BodyUse::Pass));
+        assert_eq!(held("${file:/x}").unwrap().body_use(), BodyUse::Spare);
         assert!(!good.renew(1).await.unwrap());
         let errors = held("CANARY\r\nb: c").unwrap_err();
         assert!(errors[0].contains("credential `c`") && !errors[0].contains("CANARY"), "{errors:?}");

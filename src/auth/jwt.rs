@@ -323,7 +323,7 @@ impl AuthScheme for Jwt {
     }
 
     fn body_use(&self, _: &Parts) -> BodyUse {
-        if self.timed { BodyUse::Replay } else { BodyUse::Pass }
+        if self.timed { BodyUse::Replay } else { self.recipe.body_use() }
     }
 
     fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {

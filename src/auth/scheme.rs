@@ -176,6 +176,9 @@ impl Slot {
 pub enum BodyUse {
     /// Stream it and forget it; no resend once a byte of it is gone.
     Pass,
+    /// Stream it and keep a bounded copy, in case that a credential is refused which hardly ever is. The answer is
+    /// judged without the head that left.
+    Spare,
     /// Stream it and keep a bounded copy, so that it can be sent again.
     Replay,
     /// Read so many bytes first, then stream the rest; keep a bounded copy of all.

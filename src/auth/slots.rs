@@ -32,6 +32,21 @@ pub fn replace_query(uri: &Uri, query: Option<&str>) -> Result<Uri, AuthError> {
     with_path(uri, text).ok_or_else(|| AuthError::missing("the query of this request cannot be written in another way"))
 }
 
+/// Writes the path `/` where a URL has a query and no path, as it will stand on the wire (RFC 9112 section 3.2.1). False
+/// if that makes it too long.
+pub fn complete_path(uri: &mut Uri) -> bool {
+    let Some(query) = uri.path_and_query().map(PathAndQuery::as_str).filter(|path| path.starts_with('?')) else {
+        return true;
+    };
+    match with_path(uri, format!("/{query}")) {
+        Some(complete) => {
+            *uri = complete;
+            true
+        }
+        None => false,
+    }
+}
+
 /// Adds a cookie to the one `Cookie` field, in place of any of the same name. Several lines become one.
 pub fn add_cookie(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), AuthError> {
     let mut all = String::new();
@@ -246,6 +261,15 @@ mod tests {
         assert_eq!(appended("http://h/p"), "http://h/p?a%20b=x%2By%26z%2F%C3%A9");
         assert_eq!(appended("http://h/p%2f?q=%7e+1&"), "http://h/p%2f?q=%7e+1&&a%20b=x%2By%26z%2F%C3%A9");
         assert_eq!(appended("http://h?"), "http://h/?a%20b=x%2By%26z%2F%C3%A9");
+    }
+
+    #[test]
+    fn an_empty_path_is_written() {
+        for (url, path) in [("http://h?x=1", "/?x=1"), ("http://h?", "/?"), ("http://h", "/"), ("http://h/a?", "/a?")] {
+            let mut uri = url.parse().unwrap();
+            assert!(complete_path(&mut uri));
+            assert_eq!(uri.path_and_query().unwrap().as_str(), path);
+        }
     }
 
     #[test]

@@ -25,6 +25,17 @@ use crate::{
     secret::Secret,
 };
 
+/// What a text holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A secret.
+    Secret,
+    /// What may be shown, such as a user name.
+    Open,
+    /// A list of secrets in a file of its own, which may also be empty.
+    SecretList,
+}
+
 /// Called with every secret that becomes known, so that it can be masked wherever it might be shown.
 pub type KnownSecrets = Arc<dyn Fn(&Secret, Lifetime) + Send + Sync>;
 
@@ -143,12 +154,12 @@ impl Sources {
         text: &'a Text,
         refused: Option<&'a Secret>,
     ) -> BoxFuture<'a, Result<Secret, AuthError>> {
-        Box::pin(async move { self.text(text, false, refused).await })
+        Box::pin(async move { self.text(text, Content::Secret, refused).await })
     }
 
     /// The value of a text that may be shown, such as a user name.
     pub fn read_open<'a>(&'a self, text: &'a Text) -> BoxFuture<'a, Result<Secret, AuthError>> {
-        Box::pin(self.text(text, true, None))
+        Box::pin(self.text(text, Content::Open, None))
     }
 
     /// After how long a value made from `text` must be read again; `None` if it never changes.
@@ -168,12 +179,18 @@ impl Sources {
         self.file_check
     }
 
-    /// The value of a text; an `open` one may be shown.
-    pub(crate) async fn text(&self, text: &Text, open: bool, refused: Option<&Secret>) -> Result<Secret, AuthError> {
+    /// The value of a text. A reference that gives nothing is an error: what is empty only because its file is being
+    /// written, or its command failed quietly, must not be sent as a credential.
+    pub(crate) async fn text(
+        &self,
+        text: &Text,
+        content: Content,
+        refused: Option<&Secret>,
+    ) -> Result<Secret, AuthError> {
         let is_token = |reference: &Reference| matches!(reference, Reference::Token(_) | Reference::IdToken(_));
         let lifetime = if text.references().any(is_token) { Lifetime::Passing } else { Lifetime::Lasting };
         let learn = |secret: &Secret| {
-            if !open {
+            if content != Content::Open {
                 self.learn_for(secret, lifetime);
             }
         };
@@ -183,6 +200,11 @@ impl Sources {
                 Part::Literal(literal) => whole.push_str(literal),
                 Part::Reference(reference) => {
                     let value = self.reference(reference, refused).await?;
+                    // `${env:X:-}` says in so many words that nothing will do.
+                    let required = content != Content::SecretList && !matches!(reference, Reference::Env { .. });
+                    if required && is_blank(&value) {
+                        return Err(AuthError::missing(format!("{reference} is empty")));
+                    }
                     learn(&value);
                     whole.push_str(value.expose());
                 }
@@ -218,6 +240,11 @@ impl Sources {
             _ => None,
         };
         let secret = self.fetch(reference).await?;
+        // Nobody wants to hear for minutes that there is nothing.
+        if is_blank(&secret) {
+            *place = None;
+            return Ok(secret);
+        }
         let now = Instant::now();
         *place = Some(Value { secret: secret.clone(), read: now, checked: now, file });
         Ok(secret)
@@ -309,6 +336,10 @@ impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sources").field("ttl", &self.ttl).finish_non_exhaustive()
     }
+}
+
+fn is_blank(secret: &Secret) -> bool {
+    secret.expose().trim().is_empty()
 }
 
 fn env(name: &str, default: Option<&str>) -> Result<Secret, AuthError> {
@@ -428,6 +459,25 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         assert!(read(&sources, &text).await.is_err());
         assert_eq!(*known.lock().unwrap(), ["one\n", "a-one\n-b", "three", "a-three-b"]);
+    }
+
+    #[tokio::test]
+    async fn a_reference_that_gives_nothing_is_an_error_until_it_gives_something() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t");
+        let (sources, _) = sources();
+        for reference in [format!("file:{}", path.display()), format!("exec:cat {}", path.display())] {
+            for text in [format!("${{{reference}}}"), format!("a${{{reference}}}")] {
+                for nothing in ["", "\n", " \t\r\n"] {
+                    std::fs::write(&path, nothing).unwrap();
+                    let error = read(&sources, &text).await.unwrap_err();
+                    assert!(error.contains("is empty") && error.contains(&reference), "{text} {nothing:?}: {error}");
+                }
+            }
+            std::fs::write(&path, "one\n").unwrap();
+            assert_eq!(read(&sources, &format!("${{{reference}}}")).await.unwrap(), "one");
+        }
+        assert_eq!(read(&sources, "${env:COUNTERSIGN_TEST_UNSET:-}").await.unwrap(), "", "asked for in so many words");
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ use crate::{
     auth::{
         AuthError, AuthScheme,
         scheme::{BodyPlan, BodyUse, Hop, Outgoing, Ready, Round, Trace, request_target},
+        slots::complete_path,
     },
     clock::Clock,
     console::{Redactor, inert},
@@ -76,9 +77,12 @@ fn request(args: &ExplainArgs) -> Result<(Parts, Target, Option<Bytes>), Failure
     let method = Method::from_bytes(args.method.as_bytes())
         .map_err(|_| usage(format!("`{}` is not a method", output::inert(&args.method))))?;
     let url = args.url.split('#').next().unwrap_or_default();
-    let uri: Uri = url
+    let mut uri: Uri = url
         .parse()
         .map_err(|_| usage(format!("`{}` is not a URL like https://host/path", output::inert(&args.url))))?;
+    if !complete_path(&mut uri) {
+        return Err(usage("the URL is too long".to_owned()));
+    }
     let target = Target::from_uri(&uri).map_err(|error| usage(format!("`{}`: {error}", output::inert(&args.url))))?;
     let mut request = http::Request::new(());
     *request.method_mut() = method;
@@ -169,7 +173,7 @@ async fn apply(
     let seen = match auth.body_use_in(head, &round) {
         BodyUse::Whole | BodyUse::Most => Some(body.clone()),
         BodyUse::Prefix(bytes) => Some(body.slice(..bytes.min(body.len()))),
-        BodyUse::Pass | BodyUse::Replay => None,
+        BodyUse::Pass | BodyUse::Spare | BodyUse::Replay => None,
     };
     let is_beginning = seen.as_ref().is_some_and(|seen| seen.len() < body.len());
     let mut lent = Trace::default();

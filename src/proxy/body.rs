@@ -93,7 +93,7 @@ impl RequestBody {
         let size = incoming.size_hint();
         let kind = match usage {
             _ if incoming.is_end_stream() => Kind::Empty,
-            BodyUse::Replay => Kind::Kept(Arc::new(Mutex::new(Kept::new(incoming, limit)))),
+            BodyUse::Spare | BodyUse::Replay => Kind::Kept(Arc::new(Mutex::new(Kept::new(incoming, limit)))),
             _ => Kind::Once(Some(incoming), Arc::default()),
         };
         Self { kind, size, beginning: None, fault: None, auth: None }

@@ -39,6 +39,7 @@ use hyper::body::Incoming;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    auth::slots::complete_path,
     clock::Clock,
     config::{ConnectPorts, Limits, Unmatched},
     console::record::{Client, Console, Recording},
@@ -249,6 +250,10 @@ impl Deref for Destination<'_> {
 fn route<'a>(conn: &'a Connection, request: &mut Request<Incoming>) -> Result<Route<'a>, ProxyError> {
     if let Some(violation) = conn.shared.violation(request.uri().path()) {
         return Err(ProxyError::new(ErrorId::BadRequest, violation.0).closing());
+    }
+    // Rules and signatures are to see what will leave.
+    if !complete_path(request.uri_mut()) {
+        return Err(ProxyError::new(ErrorId::BadRequest, "the request target is too long"));
     }
     if let Some(inner) = &conn.inner {
         return inside(inner, request).map(|target| Route::Forward(Destination::OfTunnel(target)));

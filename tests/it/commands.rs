@@ -40,6 +40,8 @@ fn explain(args: &[&str]) -> Value {
 
 #[test]
 fn explain_shows_the_rule_and_the_request_as_it_would_leave() {
+    let json = explain(&["GET", "https://api.example.com?x=1"]);
+    assert!(json["request"]["target"].as_str().unwrap().starts_with("/?x=1"), "{json}");
     let json = explain(&["POST", "https://api.example.com/admin/x?a=1", "-H", "X-Mine: 1", "--data", "body"]);
     assert_eq!(json["rule"]["name"], "Admin");
     assert_eq!(json["rule"]["path"], serde_json::json!(["Api", "Admin"]));

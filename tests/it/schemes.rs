@@ -1,11 +1,14 @@
 //! Every scheme of the registry: what the origin sees, and that nothing else changes.
 
+use std::sync::Mutex;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use http::Request;
 
 use crate::harness::{
     Client, Origin, Proxy, TestCa, canary,
     client::{get, post},
+    origin::text,
     proxy,
 };
 
@@ -139,6 +142,9 @@ async fn exec_helpers_that_misbehave_let_nothing_out() {
         ("printf '{}\\nx: y'", "line break"),
         ("kill -9 $$", "a signal"),
         ("true", "printed nothing"),
+        ("printf '{\"headers\": { }}'", "without a header"),
+        ("printf '{\"headers\": {\"x-key\": \" \"}}'", "is empty"),
+        ("printf '{\"token\": \"\"}'", "an empty `token`"),
     ] {
         let (secret, origin) = (canary("exec"), Origin::plain().await);
         let config = one_rule(&origin.base(), "{type: exec, command: [sh, helper.sh], timeout: 2s, headers: [x-key]}");
@@ -174,6 +180,125 @@ async fn exec_helper_fills_its_headers_and_sees_neither_our_key_nor_a_proxy_here
     let seen = origin.only();
     assert_eq!((seen.header("x-key"), seen.header("x-env")), (Some(secret.as_str()), Some("[]")));
     assert!(!proxy.stderr().contains("noise"), "what a helper says may be a secret");
+}
+
+#[tokio::test]
+async fn exec_helper_that_prints_what_has_ended_lets_nothing_out() {
+    let (secret, origin) = (canary("exec"), Origin::plain().await);
+    let config = one_rule(&origin.base(), "{type: exec, command: [sh, helper.sh]}");
+    let helper = format!("printf '{{\"token\": \"{secret}\", \"expires_at\": \"2020-01-01T00:00:00Z\"}}'");
+    let proxy = proxy::with(config).file("helper.sh", &helper).canary(&secret).start().await;
+    let answer = Client::new(&proxy).get(&origin.url("/")).await;
+    assert_eq!(answer.error_id(), Some("credential-missing"), "{answer:?}");
+    assert!(answer.text().contains("already ended"), "{}", answer.text());
+    assert_eq!(origin.hits(), 0);
+}
+
+#[tokio::test]
+async fn an_empty_secret_file_lets_nothing_out() {
+    for credential in [
+        "{type: api_key, name: X-Key, value: \"${file:k}\"}",
+        "{type: api_key, in: query, name: key, value: \"${file:k}\"}",
+        "{type: api_key, in: cookie, name: key, value: \"a${file:k}\"}",
+        "{type: bearer, token: \"${file:k}\"}",
+        "{type: basic, username: u, password: \"${file:k}\"}",
+        "{type: basic, username: \"${file:k}\", password: \"\"}",
+        "{type: cookies, cookies: {key: \"${file:k}\"}}",
+        "{type: digest, username: u, password: \"${file:k}\"}",
+        "{type: oauth1, consumer_key: u, consumer_secret: s, token: t, token_secret: \"${file:k}\"}",
+        "{type: ntlm, username: u, password: \"${file:k}\"}",
+        "{type: hawk, id: u, key: \"${file:k}\"}",
+        "{type: jwt, secret: \"${file:k}\"}",
+    ] {
+        let (secret, origin) = (canary("key-of-thirty-two-characters-or-more"), Origin::plain().await);
+        let proxy = proxy::with(one_rule(&origin.base(), credential)).file("k", "\n").canary(&secret).start().await;
+        let client = Client::new(&proxy);
+        let answer = client.get(&origin.url("/")).await;
+        assert_eq!(answer.error_id(), Some("credential-missing"), "{credential}: {answer:?}");
+        assert!(answer.text().contains("is empty"), "{credential}: {}", answer.text());
+        assert_eq!(origin.hits(), 0, "{credential}");
+        std::fs::write(proxy.path("k"), &secret).unwrap();
+        assert_eq!(client.get(&origin.url("/")).await.status, 200, "{credential}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_secret_that_has_changed_is_sent_once_more_with_the_body() {
+    for credential in [
+        "{type: bearer, token: \"${file:k}\"}",
+        "{type: basic, username: \"${file:k}\", password: p}",
+        "{type: api_key, name: X-Key, value: \"${file:k}\"}",
+        "{type: api_key, in: query, name: key, value: \"${file:k}\"}",
+        "{type: api_key, in: cookie, name: key, value: \"${file:k}\"}",
+        "{type: cookies, cookies: {key: \"${file:k}\"}}",
+        "{type: hmac, key: \"${file:k}\", sign: x, set: {headers: {X-Key: \"{signature}\"}}}",
+        "{type: jwt, secret: \"${file:k}\", set_iat: false}",
+        "[{type: bearer, token: \"${file:k}\"}, {type: api_key, name: X-Other, value: other}]",
+        "{type: bearer, token: \"${token:source}\"}",
+    ] {
+        let (old, new) = (canary("old-key-of-thirty-two-characters-or-more"), canary("new-key"));
+        // What the first request brought is refused from the second on.
+        let first = Mutex::new(None);
+        let origin = Origin::plain_with(move |seen| {
+            let brought = ["authorization", "x-key", "cookie"].map(|name| seen.header(name).map(str::to_owned));
+            let brought = (seen.target, brought);
+            let mut first = first.lock().unwrap();
+            match &*first {
+                Some(refused) if *refused == brought => text(401, "no"),
+                Some(_) => text(200, "ok"),
+                None => {
+                    *first = Some(brought);
+                    text(200, "ok")
+                }
+            }
+        })
+        .await;
+        let config = format!(
+            "version: 1\ncredentials:\n  source: {{type: bearer, token: \"${{file:k}}\"}}\nrules:\n  - {{name: It, host: \"{}\", \
+             auth: {credential}}}\n",
+            origin.base()
+        );
+        let proxy = proxy::with(config).file("k", &old).canary(&old).canary(&new).start().await;
+        let client = Client::new(&proxy);
+        assert_eq!(client.get(&origin.url("/")).await.status, 200, "{credential}");
+        std::fs::write(proxy.path("k"), format!("{new}-of-thirty-two-characters-or-more")).unwrap();
+        let body = "b".repeat(100_000);
+        assert_eq!(client.send(post(&origin.url("/"), body.clone())).await.status, 200, "{credential}");
+        let seen = origin.seen();
+        assert_eq!(seen.len(), 3, "{credential}");
+        assert!(seen[1..].iter().all(|seen| seen.body == body), "{credential}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_without_a_path_is_signed_as_it_leaves() {
+    let template = "{target} {path} {query} {url}";
+    let hmac = format!(
+        "{{type: hmac, key: k, sign: x, set: {{headers: {{X-Signed: \"{template}\", X-S: \"{{signature}}\"}}}}}}"
+    );
+    let digest = "{type: digest, username: u, password: p, realm: r, nonce: n, qop: auth}";
+    for (credential, field, said) in
+        [(hmac.as_str(), "x-signed", "/?x=1 / x=1 http://{}/?x=1"), (digest, "authorization", "uri=\"/?x=1\"")]
+    {
+        let origin = Origin::plain().await;
+        let proxy = proxy::with(one_rule(&origin.base(), credential)).start().await;
+        let mut raw = Client::new(&proxy).raw().await;
+        raw.send(format!("GET {0}?x=1 HTTP/1.1\r\nHost: {1}\r\n\r\n", origin.base(), origin.addr)).await;
+        assert!(raw.read_head().await.starts_with("HTTP/1.1 200"), "{credential}");
+        let seen = origin.only();
+        assert_eq!(seen.target, "/?x=1");
+        let signed = seen.header(field).unwrap_or_default();
+        assert!(signed.contains(&said.replace("{}", &origin.addr.to_string())), "{signed}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_password_that_is_written_down_is_sent() {
+    let origin = Origin::plain().await;
+    let config = one_rule(&origin.base(), "{type: basic, username: sk_test, password: \"\"}");
+    let proxy = proxy::with(config).start().await;
+    Client::new(&proxy).get(&origin.url("/")).await;
+    assert_eq!(origin.only().header("authorization"), Some(format!("Basic {}", STANDARD.encode("sk_test:")).as_str()));
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -45,7 +45,7 @@ use super::{
     AuthError, AuthScheme, Build, BuildContext,
     api_key::is_cookie_name,
     held::{Field, Held, not_ready},
-    scheme::{Outgoing, Ready, Reply, Round, Slot, Verdict},
+    scheme::{BodyUse, Outgoing, Ready, Reply, Round, Slot, Verdict},
     slots,
 };
 use crate::{
@@ -167,7 +167,7 @@ impl CookiesConfig {
     fn values(&self, credential: &Arc<str>, context: &BuildContext) -> Result<Held<Values>, Vec<String>> {
         let mut fields: Vec<Field> = self.cookies.values().map(Field::secret).collect();
         let import = self.import.as_ref().map(|path| Text::reference(Reference::File(path.0.clone())));
-        fields.extend(import.as_ref().map(Field::secret));
+        fields.extend(import.as_ref().map(Field::secret_list));
         let names: Vec<String> = self.cookies.keys().cloned().collect();
         let (owner, has_file, sources) = (credential.clone(), import.is_some(), context.sources.clone());
         Held::new(credential, fields, &context.sources, move |secrets| {
@@ -253,7 +253,8 @@ impl Cookies {
             });
         }
         let is_fixed = |name: &[u8]| self.names.iter().any(|fixed| fixed.as_bytes() == name);
-        ours.retain(|(name, _)| !is_fixed(name));
+        // One without a name may not pass for one of ours either.
+        ours.retain(|(name, value)| !is_fixed(if name.is_empty() { value } else { name }));
         let fixed = self.names.iter().zip(&values.fixed);
         ours.extend(fixed.map(|(name, value)| (name.clone().into_bytes(), value.expose().as_bytes().to_vec())));
         let theirs: Vec<&[u8]> = slots::cookies(&head.headers).collect();
@@ -265,9 +266,9 @@ impl Cookies {
         );
         let sent = |name: &[u8]| theirs.iter().any(|pair| slots::cookie_name(pair) == name);
         all.extend(
-            ours.iter()
-                .filter(|(name, _)| !client_first || !sent(name))
-                .map(|(name, value)| [name.as_slice(), value].join(&b'=')),
+            ours.iter().filter(|(name, _)| !client_first || !sent(name)).map(|(name, value)| {
+                if name.is_empty() { value.clone() } else { [name.as_slice(), value].join(&b'=') }
+            }),
         );
         all.join(&b"; "[..])
     }
@@ -280,6 +281,10 @@ impl AuthScheme for Cookies {
 
     fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    fn body_use(&self, _: &Parts) -> BodyUse {
+        self.values.body_use()
     }
 
     fn ready<'a>(&'a self, _: &'a Clock, _: &'a Round) -> Ready<'a> {

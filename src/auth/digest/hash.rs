@@ -93,12 +93,12 @@ fn hex(bytes: &[u8]) -> String {
 pub(super) struct Inputs<'a> {
     pub(super) algorithm: Algorithm,
     pub(super) username: &'a str,
-    pub(super) realm: &'a str,
+    pub(super) realm: &'a [u8],
     pub(super) password: &'a str,
     /// Empty for the server's own proof (`rspauth`).
     pub(super) method: &'a str,
     pub(super) uri: &'a str,
-    pub(super) nonce: &'a str,
+    pub(super) nonce: &'a [u8],
     /// Eight hexadecimal digits.
     pub(super) nc: &'a str,
     pub(super) cnonce: &'a str,
@@ -109,13 +109,19 @@ pub(super) struct Inputs<'a> {
 impl Inputs<'_> {
     /// Who asks.
     pub(super) fn ha1(&self) -> String {
-        let secret = zeroize::Zeroizing::new(format!("{}:{}:{}", self.username, self.realm, self.password));
-        let inner = self.algorithm.hash(secret.as_bytes());
+        let parts = [self.username.as_bytes(), self.realm, self.password.as_bytes()];
+        let secret = zeroize::Zeroizing::new(parts.join(&b':'));
+        let inner = self.algorithm.hash(&secret);
         if self.algorithm.is_session() {
-            self.algorithm.hash(format!("{inner}:{}:{}", self.nonce, self.cnonce).as_bytes())
+            self.algorithm.hash(&[inner.as_bytes(), self.nonce, self.cnonce.as_bytes()].join(&b':'))
         } else {
             inner
         }
+    }
+
+    /// The user name for a server that wants it hashed.
+    pub(super) fn username_hash(&self) -> String {
+        self.algorithm.hash(&[self.username.as_bytes(), self.realm].join(&b':'))
     }
 
     /// What for.
@@ -130,11 +136,15 @@ impl Inputs<'_> {
     /// The proof.
     pub(super) fn response(&self) -> String {
         let (ha1, ha2) = (self.ha1(), self.ha2());
+        let (ha1, ha2) = (ha1.as_bytes(), ha2.as_bytes());
         let all = match self.qop {
-            Some(qop) => format!("{ha1}:{}:{}:{}:{}:{ha2}", self.nonce, self.nc, self.cnonce, qop.as_str()),
-            None => format!("{ha1}:{}:{ha2}", self.nonce),
+            Some(qop) => {
+                let [nc, cnonce, qop] = [self.nc, self.cnonce, qop.as_str()].map(str::as_bytes);
+                [ha1, self.nonce, nc, cnonce, qop, ha2].join(&b':')
+            }
+            None => [ha1, self.nonce, ha2].join(&b':'),
         };
-        self.algorithm.hash(all.as_bytes())
+        self.algorithm.hash(&all)
     }
 }
 
@@ -155,11 +165,11 @@ mod tests {
             let inputs = Inputs {
                 algorithm: Algorithm::parse(text("algorithm")).unwrap(),
                 username: text("username"),
-                realm: text("realm"),
+                realm: text("realm").as_bytes(),
                 password: text("password"),
                 method: text("method"),
                 uri: text("uri"),
-                nonce: text("nonce"),
+                nonce: text("nonce").as_bytes(),
                 nc: text("nc"),
                 cnonce: text("cnonce"),
                 qop: match text("qop") {
@@ -173,7 +183,7 @@ mod tests {
             assert_eq!(inputs.ha2(), out["ha2"], "{}", vector["id"]);
             assert_eq!(inputs.response(), out["response"], "{}", vector["id"]);
             if let Some(name) = out.get("username_on_wire") {
-                let hashed = inputs.algorithm.hash(format!("{}:{}", inputs.username, inputs.realm).as_bytes());
+                let hashed = inputs.username_hash();
                 assert_eq!(hashed, *name, "{}", vector["id"]);
             }
         }

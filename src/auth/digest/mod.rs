@@ -33,7 +33,7 @@ use self::{
 };
 use super::{
     AuthError, AuthErrorKind, AuthScheme, Build, BuildContext,
-    challenge::parse_params,
+    challenge::{self, parse_params},
     held::{Field, Held, header_value, not_ready},
     scheme::{BodyUse, Hop, MAX_REPLY_PREFIX, Outgoing, Ready, Reply, Round, Slot, Verdict, request_target},
 };
@@ -309,11 +309,11 @@ impl Digest {
         let inputs = Inputs {
             algorithm: terms.algorithm,
             username: &username,
-            realm: &terms.realm,
+            realm: &terms.bytes(&terms.realm),
             password: &password,
             method: &method,
             uri: &uri,
-            nonce: &terms.nonce,
+            nonce: &terms.bytes(&terms.nonce),
             nc: &count,
             cnonce: &client_nonce,
             qop: terms.qop,
@@ -324,49 +324,45 @@ impl Digest {
         header_value(&self.credential, "username", &line)
     }
 
-    fn line(&self, terms: &Terms, inputs: &Inputs<'_>) -> String {
-        let username = self.username(terms, inputs);
-        let mut line = format!(
-            "Digest {username}, realm={}, nonce={}, uri={}, response=\"{}\"",
-            quoted(inputs.realm),
-            quoted(inputs.nonce),
-            quoted(inputs.uri),
-            inputs.response(),
-        );
-        let mut add = |name: &str, value: &str| {
-            line.push_str(", ");
-            line.push_str(name);
-            line.push('=');
-            line.push_str(value);
+    fn line(&self, terms: &Terms, inputs: &Inputs<'_>) -> Vec<u8> {
+        let mut line = format!("Digest {}", self.username(terms, inputs)).into_bytes();
+        let mut add = |name: &str, value: &[u8]| {
+            line.extend_from_slice(b", ");
+            line.extend_from_slice(name.as_bytes());
+            line.push(b'=');
+            line.extend_from_slice(value);
         };
+        add("realm", &quoted(inputs.realm));
+        add("nonce", &quoted(inputs.nonce));
+        add("uri", &quoted(inputs.uri.as_bytes()));
+        add("response", &quoted(inputs.response().as_bytes()));
         if terms.names_algorithm {
-            add("algorithm", terms.algorithm.as_str());
+            add("algorithm", terms.algorithm.as_str().as_bytes());
         }
         if terms.qop.is_some() || terms.algorithm.is_session() {
-            add("cnonce", &quoted(inputs.cnonce));
+            add("cnonce", &quoted(inputs.cnonce.as_bytes()));
         }
         if let Some(opaque) = &terms.opaque {
-            add("opaque", &quoted(opaque));
+            add("opaque", &quoted(&terms.bytes(opaque)));
         }
         if let Some(qop) = terms.qop {
-            add("qop", qop.as_str());
-            add("nc", inputs.nc);
+            add("qop", qop.as_str().as_bytes());
+            add("nc", inputs.nc.as_bytes());
         }
         if terms.userhash {
-            add("userhash", "true");
+            add("userhash", b"true");
         }
         line
     }
 
     fn username(&self, terms: &Terms, inputs: &Inputs<'_>) -> String {
         if terms.userhash {
-            let hashed = terms.algorithm.hash(format!("{}:{}", inputs.username, inputs.realm).as_bytes());
-            return format!("username=\"{hashed}\"");
+            return format!("username=\"{}\"", inputs.username_hash());
         }
         if !inputs.username.is_ascii() && self.config.username_star == UsernameStar::Auto {
             return format!("username*=UTF-8''{}", utf8_percent_encode(inputs.username, ATTR_CHAR));
         }
-        format!("username={}", quoted(inputs.username))
+        format!("username=\"{}\"", inputs.username.replace('\\', "\\\\").replace('"', "\\\""))
     }
 
     /// 401 or 407: learn the challenge and answer it, unless we have just done so.
@@ -396,13 +392,13 @@ impl Digest {
         let info = reply.headers.get(&field).or_else(|| reply.trailers?.get(&field));
         let info = info.map(|value| parse_params(&String::from_utf8_lossy(value.as_bytes()))).unwrap_or_default();
         let param = |name: &str| info.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-        // User names outside ASCII stand there as UTF-8.
         let sent = reply.request.headers.get(reply.hop.authorization());
-        let sent = sent.map(|value| String::from_utf8_lossy(value.as_bytes()));
-        let sent = sent.as_deref().and_then(|sent| sent.strip_prefix("Digest "));
-        let Some(sent) = sent.filter(|_| round.stamp != 0) else { return Verdict::Deliver };
+        let sent = sent.map(|value| challenge::text(value.as_bytes()));
+        let sent = sent.as_ref().and_then(|(sent, latin1)| Some((sent.strip_prefix("Digest ")?, *latin1)));
+        let Some((sent, latin1)) = sent.filter(|_| round.stamp != 0) else { return Verdict::Deliver };
         let proof = self.config.verify_rspauth;
-        let proven = proof == VerifyRspauth::Off || self.is_proven(reply, &parse_params(sent), param("rspauth"));
+        let proven =
+            proof == VerifyRspauth::Off || self.is_proven(reply, (&parse_params(sent), latin1), param("rspauth"));
         // A nonce that is not the present one any more says nothing about the next.
         let used = self.nonces.find(reply.hop, reply.target, &reply.request.uri, true);
         let used = used.filter(|used| used.stamp == round.stamp);
@@ -422,7 +418,7 @@ impl Digest {
     }
 
     /// Whether `rspauth` follows from the password and from what we sent.
-    fn is_proven(&self, reply: &Reply<'_>, sent: &[(String, String)], rspauth: Option<&str>) -> bool {
+    fn is_proven(&self, reply: &Reply<'_>, (sent, latin1): (&[(String, String)], bool), rspauth: Option<&str>) -> bool {
         let param = |name: &str| sent.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let current = self.login.current();
         let algorithm = Algorithm::parse(param("algorithm").unwrap_or("MD5"));
@@ -441,11 +437,11 @@ impl Digest {
         let expected = Inputs {
             algorithm,
             username: &normal(&login.value.username, utf8),
-            realm: param("realm").unwrap_or_default(),
+            realm: &challenge::bytes(param("realm").unwrap_or_default(), latin1),
             password: &normal(login.value.password.expose(), utf8),
             method: "",
             uri: &request_target(reply.request, reply.target, reply.hop),
-            nonce: param("nonce").unwrap_or_default(),
+            nonce: &challenge::bytes(param("nonce").unwrap_or_default(), latin1),
             nc: param("nc").unwrap_or_default(),
             cnonce: param("cnonce").unwrap_or_default(),
             qop,
@@ -460,8 +456,16 @@ fn normal(text: &str, utf8: bool) -> Cow<'_, str> {
     if utf8 && !text.is_ascii() { Cow::Owned(text.nfc().collect()) } else { Cow::Borrowed(text) }
 }
 
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+fn quoted(text: &[u8]) -> Vec<u8> {
+    let mut quoted = vec![b'"'];
+    for byte in text {
+        if matches!(byte, b'"' | b'\\') {
+            quoted.push(b'\\');
+        }
+        quoted.push(*byte);
+    }
+    quoted.push(b'"');
+    quoted
 }
 
 /// All but the `attr-char` of RFC 8187.

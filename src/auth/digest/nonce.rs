@@ -1,6 +1,7 @@
 //! What a server said in its challenge, and where that holds: nonces by origin, with their counters.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -16,7 +17,10 @@ use super::{
     hash::{Algorithm, Qop},
 };
 use crate::{
-    auth::{challenge::Challenge, scheme::Hop},
+    auth::{
+        challenge::{self, Challenge},
+        scheme::Hop,
+    },
     clock::Clock,
     target::Target,
 };
@@ -27,6 +31,8 @@ pub(super) struct Terms {
     pub(super) realm: String,
     pub(super) nonce: String,
     pub(super) opaque: Option<String>,
+    /// How these three stood in the challenge; see [`challenge::bytes`].
+    pub(super) latin1: bool,
     pub(super) algorithm: Algorithm,
     /// Whether the challenge named its algorithm; only then we do.
     pub(super) names_algorithm: bool,
@@ -54,6 +60,7 @@ impl Terms {
                 realm: realm.to_owned(),
                 nonce: challenge.param("nonce")?.to_owned(),
                 opaque: challenge.param("opaque").map(str::to_owned).or_else(|| config.opaque.clone()),
+                latin1: challenge.latin1,
                 algorithm,
                 names_algorithm: named.is_some(),
                 qop: choose_qop(challenge.param("qop"), config.qop)?,
@@ -70,6 +77,7 @@ impl Terms {
             realm: config.realm.clone()?,
             nonce: config.nonce.clone()?,
             opaque: config.opaque.clone(),
+            latin1: false,
             algorithm: config.algorithm.unwrap_or(Algorithm::Md5),
             names_algorithm: config.algorithm.is_some(),
             qop: config.qop,
@@ -77,6 +85,11 @@ impl Terms {
             utf8: false,
             domain: Vec::new(),
         })
+    }
+
+    /// A value of the challenge as it came.
+    pub(super) fn bytes<'v>(&self, value: &'v str) -> Cow<'v, [u8]> {
+        challenge::bytes(value, self.latin1)
     }
 
     fn covers(&self, uri: &Uri) -> bool {

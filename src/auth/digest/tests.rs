@@ -60,12 +60,12 @@ impl Exchange<'_> {
         let mut out = Outgoing::new(&mut self.request, &target, self.hop, body.as_ref(), clock, None);
         self.talk.scheme.apply(&mut out, &mut self.round)?;
         let sent = self.request.headers.get(self.hop.authorization());
-        Ok(sent.map(|value| parse_params(value.to_str().unwrap().strip_prefix("Digest ").unwrap())))
+        Ok(sent.map(|value| parse_params(challenge::text(value.as_bytes()).0.strip_prefix("Digest ").unwrap())))
     }
 
-    fn receive(&mut self, status: u16, name: &'static str, text: &str) -> Verdict {
+    fn receive(&mut self, status: u16, name: &'static str, text: &(impl AsRef<[u8]> + ?Sized)) -> Verdict {
         let mut headers = HeaderMap::new();
-        headers.insert(name, HeaderValue::from_bytes(text.as_bytes()).unwrap());
+        headers.insert(name, HeaderValue::from_bytes(text.as_ref()).unwrap());
         self.round.challenges = challenge::parse(&headers, &self.hop.challenge());
         self.round.attempt += 1;
         let target = Target::from_uri(&self.request.uri).unwrap();
@@ -74,7 +74,7 @@ impl Exchange<'_> {
         self.talk.scheme.review(&reply, &mut self.round)
     }
 
-    fn challenged(&mut self, text: &str) -> Verdict {
+    fn challenged(&mut self, text: &(impl AsRef<[u8]> + ?Sized)) -> Verdict {
         self.receive(401, "www-authenticate", text)
     }
 
@@ -85,6 +85,43 @@ impl Exchange<'_> {
 
 fn get<'a>(sent: &'a Option<Vec<(String, String)>>, name: &str) -> &'a str {
     sent.as_ref().and_then(|sent| sent.iter().find(|(known, _)| known == name)).map_or("", |(_, value)| value)
+}
+
+#[test]
+fn a_realm_outside_ascii_goes_back_and_into_the_hash_as_it_came() {
+    for realm in [&b"K\xfcche"[..], b"K\xc3\xbcche", b"\xff\xfe\xe9"] {
+        for rest in ["", ", qop=auth", ", qop=auth, algorithm=SHA-256-sess, userhash=true"] {
+            let talk = Talk::new(value!({"client_nonce": "c", "verify_rspauth": "require"}));
+            let mut exchange = talk.begin("http://h/");
+            exchange.send();
+            let challenge =
+                [b"Digest realm=\"", realm, b"\", nonce=\"n\", opaque=\"", realm, b"\"", rest.as_bytes()].concat();
+            assert_eq!(exchange.challenged(&challenge), Verdict::Retry);
+            let sent = exchange.send();
+            let line = exchange.request.headers[header::AUTHORIZATION].as_bytes();
+            for name in ["realm", "opaque"] {
+                let wanted = [name.as_bytes(), b"=\"", realm, b"\""].concat();
+                assert!(line.windows(wanted.len()).any(|seen| seen == wanted), "{name}: {}", line.escape_ascii());
+            }
+            let mut inputs = Inputs {
+                algorithm: Algorithm::parse(rest.rsplit_once("algorithm=").map_or("MD5", |_| "SHA-256-sess")).unwrap(),
+                username: "Mufasa",
+                realm,
+                password: "Circle of Life",
+                method: "GET",
+                uri: "/",
+                nonce: b"n",
+                nc: "00000001",
+                cnonce: "c",
+                qop: (!rest.is_empty()).then_some(Qop::Auth),
+                body: b"",
+            };
+            assert_eq!(get(&sent, "response"), inputs.response());
+            inputs.method = "";
+            let proof = format!("rspauth=\"{}\"", inputs.response());
+            assert_eq!(exchange.receive(200, "authentication-info", &proof), Verdict::Deliver);
+        }
+    }
 }
 
 const RFC: &str = "Digest realm=\"http-auth@example.org\", qop=\"auth, auth-int\", algorithm=SHA-256, \
@@ -306,11 +343,11 @@ fn the_servers_own_proof_is_checked() {
         let proof = Inputs {
             algorithm: Algorithm::Md5,
             username: "Mufasa",
-            realm: "r",
+            realm: b"r",
             password: if forge { "guess" } else { "Circle of Life" },
             method: "",
             uri: "/p",
-            nonce: "n",
+            nonce: b"n",
             nc: get(&sent, "nc"),
             cnonce: get(&sent, "cnonce"),
             qop: Some(Qop::Auth),

@@ -289,10 +289,10 @@ impl AuthScheme for Hmac {
     fn body_use(&self, head: &Parts) -> BodyUse {
         if self.uses.body || (self.uses.length && !tells_length(head)) {
             BodyUse::Whole
-        } else if self.corrects_clock() || self.material.is_rereadable() {
+        } else if self.corrects_clock() {
             BodyUse::Replay
         } else {
-            BodyUse::Pass
+            self.material.body_use()
         }
     }
 

@@ -116,7 +116,13 @@ impl MtlsConfig {
             for (value, _) in values.iter().zip(&texts).filter(|(_, (_, open))| !open) {
                 context.sources.learn_lasting(value);
             }
+            let empty = values.iter().zip(&texts).find(|(value, _)| value.expose().trim().is_empty());
+            let reference = empty.and_then(|(_, (text, _))| text.references().next());
             identity.seed(values).map_err(|error| vec![error.message])?;
+            // The next look would say the same.
+            if let Some(reference) = reference {
+                return Err(vec![format!("{reference} is empty")]);
+            }
         }
         Ok(identity)
     }
@@ -414,6 +420,16 @@ mod tests {
             }
             assert_ne!(scheme.binding().unwrap().id, first.id, "a renewed file is another identity");
         }
+    }
+
+    #[test]
+    fn an_empty_passphrase_file_is_an_error_even_where_none_is_needed() {
+        let dir = tempfile::tempdir().unwrap();
+        write_pair(dir.path());
+        std::fs::write(dir.path().join("p"), "\n").unwrap();
+        let passphrase = Some(Text::reference(Reference::File(dir.path().join("p"))));
+        let error = MtlsConfig { passphrase, ..config(dir.path()) }.build("bank", &context()).unwrap_err().join("\n");
+        assert!(error.contains("/p} is empty"), "{error}");
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Exchange<'_> {
         let mut fresh = false;
         loop {
             let (mut link, state) = self.lease(prepared, fresh, measure).await?;
-            let judges = prepared.body_use() != BodyUse::Pass;
+            let judges = prepared.body_use() > BodyUse::Spare;
             let mut head = prepared.head_for_send(judges);
             let (trace, plan) = self.apply(prepared, &mut head, &link, state)?;
             head.version = link.version();
