@@ -6,12 +6,13 @@ use std::{
     time::Instant,
 };
 
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, header, request};
+use http::{Extensions, Request, Response, StatusCode, Version, header, request};
 
 use super::{
     super::{
         body::{Gate, RequestBody},
         error::{ErrorId, ProxyError},
+        prepare::ask_upgrade,
         reply,
     },
     BROKEN_OFF, Exchange, Prepared, Sent, copy,
@@ -154,8 +155,7 @@ impl Exchange<'_> {
             plan = out.into_plan();
         }
         if let Some((protocol, _)) = &prepared.upgrade {
-            head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            head.headers.insert(header::UPGRADE, protocol.clone());
+            ask_upgrade(&mut head.headers, protocol);
         }
         Ok((trace, plan))
     }
