@@ -161,7 +161,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         write_addresses(path, core.base.proxy_address, core.base.console_address)
             .map_err(|error| StartError::failed(&format!("cannot write {}", path.display()), error))?;
     }
-    Ok(Running { core, _run_file: run_file })
+    Ok(Running { core, run_file })
 }
 
 async fn first_load(loader: &Loader, color: bool) -> Result<Ready, StartError> {
