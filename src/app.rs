@@ -416,7 +416,7 @@ impl Core {
             token: token.clone(),
             login: Some(self.base.login.clone()),
             config: self.config().files.first().cloned(),
-            rule_hosts: rules.named_loopback_hosts().iter().map(ToString::to_string).collect(),
+            rule_hosts: rules.host_names().iter().cloned().collect(),
             secret_variables: self.loader.secret_variables(),
             ca_pem: self.ca_pem.clone(),
             started: rfc3339(self.begun),

@@ -35,7 +35,7 @@ pub struct RunInfo {
     pub login: Option<Login>,
     /// The main configuration file, if there is one.
     pub config: Option<PathBuf>,
-    /// Hosts that rules name, so that `NO_PROXY` must not hold them. Loopback ones are enough.
+    /// Host patterns of rules, without scheme and port: what they match must not be in `NO_PROXY`.
     pub rule_hosts: Vec<String>,
     /// Environment variables that credentials are read from: children of `run` do not get them.
     pub secret_variables: Vec<String>,
