@@ -231,10 +231,17 @@ impl Passage<'_> {
             trace.notes.push("the request brings its own value, and the rule says `existing: keep`".into());
         }
         self.check_address()?;
+        // Where the body is there already, or none comes, there is nothing to wait for.
+        let is_read =
+            auth.is_some_and(|auth| matches!(auth.body_use_in(&head, &round), BodyUse::Whole | BodyUse::Most));
+        let waits = stripped.expect && !is_read && body.as_ref().is_some_and(|body| !body.is_empty());
         if let Some(auth) = auth
             && let Some(other) = self.apply(auth, round, &mut head, body.as_ref(), trace).await?
         {
             body = Some(other);
+        }
+        if !waits {
+            head.headers.remove(header::EXPECT);
         }
         if let Some(protocol) = &stripped.upgrade {
             ask_upgrade(&mut head.headers, protocol);

@@ -101,7 +101,7 @@ async fn explain_shows_the_header_fields_that_leave() {
     let scene = Scene::new().await;
     let nominated = ["Connection: x-mine, keep-alive", "X-Mine: 1", "Keep-Alive: 5", "X-Kept: \u{e9}"];
     let preflight = ["Origin: https://evil.example", "Access-Control-Request-Method: GET"];
-    let upgrade = ["Connection: Upgrade", "Upgrade: websocket", "TE: trailers"];
+    let upgrade = ["Connection: Upgrade", "Upgrade: websocket", "TE: trailers", "Expect: 100-continue"];
     let passing: [(&str, &str, &[&str]); 5] = [
         ("GET", "/all", &nominated),
         ("OPTIONS", "/all", &preflight),
