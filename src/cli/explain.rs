@@ -230,16 +230,15 @@ impl Passage<'_> {
         if wanted && auth.is_none() {
             trace.notes.push("the request brings its own value, and the rule says `existing: keep`".into());
         }
-        self.check_address()?;
         // Where the body is there already, or none comes, there is nothing to wait for.
         let is_read =
             auth.is_some_and(|auth| matches!(auth.body_use_in(&head, &round), BodyUse::Whole | BodyUse::Most));
         let waits = stripped.expect && !is_read && body.as_ref().is_some_and(|body| !body.is_empty());
-        if let Some(auth) = auth
-            && let Some(other) = self.apply(auth, round, &mut head, body.as_ref(), trace).await?
-        {
-            body = Some(other);
-        }
+        let other = match auth {
+            Some(auth) => self.apply(auth, round, &mut head, body.as_ref(), trace).await?,
+            None => self.check_address().map(|()| None)?,
+        };
+        body = other.or(body);
         if !waits {
             head.headers.remove(header::EXPECT);
         }
@@ -296,9 +295,10 @@ impl Passage<'_> {
             let goes_on = without(error, auth, self.rule)?;
             trace.notes.push(goes_on.note);
             if goes_on.bare {
-                return Ok(None);
+                return self.check_address().map(|()| None);
             }
         }
+        self.check_address()?;
         let is_beginning = seen.as_ref().is_some_and(|seen| seen.len() < body.len());
         let mut lent = Trace::default();
         let mut out = Outgoing::new(head, self.asked.target, Hop::Origin, seen.as_ref(), self.clock, Some(&mut lent))

@@ -171,3 +171,14 @@ fn explain_finds_tokens_that_other_credentials_hold() {
     let (code, out, err) = proxy::command(dir.path(), &["explain", "GET", "https://a.example/", "--show-secrets"]);
     assert!(code == 0 && out.contains("x-t: t0ken"), "{code}: {out}{err}");
 }
+
+#[test]
+fn explain_knows_addresses_that_are_never_dialled() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "version: 1\nrules:\n  - {name: R, host: \"http://*\", auth: {type: bearer, token: t}}\n";
+    std::fs::write(dir.path().join("countersign.yaml"), config).unwrap();
+    for (url, code) in [("http://169.254.169.254/latest", 1), ("http://a.example/", 0)] {
+        let (found, out, err) = proxy::command(dir.path(), &["explain", "GET", url]);
+        assert_eq!((found, out.contains("refused: 403 denied: ")), (code, code == 1), "{out}{err}");
+    }
+}
