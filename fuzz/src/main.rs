@@ -2,11 +2,15 @@
 #![no_main]
 
 mod handshakes;
+mod oracles;
 mod rules;
+mod scripts;
 mod signers;
+mod strict;
 mod talk;
 mod targets;
 mod tokens;
+mod whole;
 
 use std::sync::LazyLock;
 
@@ -15,7 +19,7 @@ use libfuzzer_sys::fuzz_target;
 type Target = fn(&[u8]);
 
 /// Names and what they do.
-const TARGETS: [(&str, Target); 21] = [
+const TARGETS: [(&str, Target); 23] = [
     ("accept_signature", handshakes::accept_signature),
     ("authority", targets::authority),
     ("callback", tokens::callback),
@@ -31,6 +35,8 @@ const TARGETS: [(&str, Target); 21] = [
     ("matcher", targets::matcher),
     ("negotiate", handshakes::negotiate),
     ("ntlm", handshakes::ntlm),
+    ("proxy", scripts::proxy),
+    ("proxy_h2", scripts::proxy_h2),
     ("record", tokens::record),
     ("render", targets::render),
     ("resigning", signers::resigning),

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use crate::talk::alone;
 
 /// Builds every scheme, and reads no secret.
-struct Builder;
+pub struct Builder;
 
 impl SchemeBuilder for Builder {
     fn build(&self, name: &str, config: &SchemeConfig, _: &Place) -> Result<Arc<dyn AuthScheme>, Vec<Diagnostic>> {

@@ -229,6 +229,12 @@ impl Delivery {
         let frame = match self.ahead.as_mut().and_then(|ahead| ahead.take()) {
             Some(read) => Some(read),
             None => match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Err(error))) => {
+                    // What came before it leaves first: at once it would take the head of the answer with it.
+                    self.ahead.get_or_insert_default().broke = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     self.running.wait();

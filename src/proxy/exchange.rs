@@ -192,6 +192,7 @@ impl<'a> Exchange<'a> {
     #[cold]
     fn refuse(&self, error: ProxyError, measure: &mut Measure) -> Response<OutBody> {
         measure.refused(error.id.number());
+        self.conn.shared.drop_interim();
         if let Some(recording) = self.recording {
             recording.refused(error.status(), error.id.as_str(), &error.detail);
             recording.finish(None);
@@ -445,6 +446,7 @@ impl<'a> Exchange<'a> {
         if let Some(recording) = self.recording {
             recording.response(&head);
         }
+        self.conn.shared.switch();
         let tasks = self.conn.proxy.tasks.clone();
         tasks.spawn(tunnel::join_upgrades(client, upstream, records));
         Ok(Response::from_parts(head, OutBody::Empty))

@@ -11,6 +11,7 @@ mod tests;
 use std::sync::LazyLock;
 
 use chunked::Chunk;
+pub(super) use head::MAX_FIELDS;
 use head::{check_head, partial_head};
 pub use head::{mend, mend_target};
 use memchr::memmem::Finder;
@@ -29,7 +30,7 @@ enum State {
     Fixed { left: u64, then_raw: bool },
     /// Inside a chunked body.
     Chunked { part: Chunk, then_raw: bool },
-    /// After CONNECT or a request to upgrade: whatever comes is not ours to read.
+    /// After CONNECT or a request to upgrade: whatever comes is no request.
     Raw,
 }
 
@@ -56,7 +57,7 @@ impl Framing {
         Self { state: State::Head, max_head }
     }
 
-    /// A connection whose bytes are not read at all.
+    /// A connection without requests of HTTP/1.
     pub fn raw() -> Self {
         Self { state: State::Raw, max_head: 0 }
     }
@@ -71,8 +72,8 @@ impl Framing {
         self.state == State::Raw
     }
 
-    /// Reads `input` as far as it is complete. What is not accepted must be given again with more behind it; only an
-    /// incomplete head is ever held back.
+    /// Reads `input` as far as it is complete. What is not accepted must be given again with more behind it: an incomplete
+    /// head, or what follows a request to change the protocol.
     pub fn advance(&mut self, input: &[u8]) -> Result<Progress, (usize, Violation)> {
         let mut at = 0;
         // Where the message at hand begins, if it begins in this input.
@@ -80,7 +81,7 @@ impl Framing {
         while at < input.len() {
             let rest = &input[at..];
             match &mut self.state {
-                State::Raw => return Ok(Progress { accepted: input.len(), mend: None }),
+                State::Raw => return Ok(Progress { accepted: at, mend: None }),
                 State::Head => match self.head(rest).map_err(|violation| (at, violation))? {
                     Some((length, mend)) => {
                         begun = Some(at);

@@ -30,6 +30,8 @@ use crate::{clock, upstream::tap::write_gathered};
 
 /// How often the time without a byte fits into the whole time that an ended connection is read on.
 const LINGERS: u32 = 5;
+/// Bytes of interim answers that wait for a client.
+const MAX_INTERIM: usize = 64 << 10;
 
 /// What a connection and the requests on it share.
 #[derive(Debug, Default)]
@@ -41,6 +43,8 @@ pub struct Shared {
     offered: AtomicUsize,
     /// Pieces offered so far. An offer follows when the one before it has been taken.
     offers: AtomicUsize,
+    /// The connection is no longer HTTP: both sides agreed.
+    switched: AtomicBool,
     interim: Mutex<Vec<u8>>,
     interim_waiting: AtomicBool,
     waker: AtomicWaker,
@@ -70,11 +74,29 @@ impl Shared {
         self.running.load(Ordering::Relaxed) > 0 || self.offered.load(Ordering::Relaxed) > 0
     }
 
-    /// Queues an interim answer (1xx) in front of the answer to the current request. HTTP/1 only.
-    pub fn interim(&self, bytes: &[u8]) {
-        self.interim.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+    /// What follows the request at hand is no longer HTTP. Until this is said nothing that follows a request to change
+    /// the protocol is let in.
+    pub fn switch(&self) {
+        self.switched.store(true, Ordering::Release);
+    }
+
+    /// Queues an interim answer (1xx) in front of the answer to the current request. HTTP/1 only. False if the client
+    /// takes them too slowly; then this one is left out, for nothing slows an origin that sends them.
+    pub fn interim(&self, bytes: &[u8]) -> bool {
+        let mut queue = self.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.len() + bytes.len() > MAX_INTERIM {
+            return false;
+        }
+        queue.extend_from_slice(bytes);
         self.interim_waiting.store(true, Ordering::Release);
+        drop(queue);
         self.waker.wake();
+        true
+    }
+
+    /// Forgets interim answers of which nothing is written yet: the answer itself comes first.
+    pub fn drop_interim(&self) {
+        self.interim.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Waits until queued interim answers are written.
@@ -130,6 +152,10 @@ fn refusal_path() -> &'static str {
         clock::random(&mut bytes);
         bytes.iter().fold("/".to_owned(), |path, byte| format!("{path}{byte:02x}"))
     })
+}
+
+fn is_head(request: &[u8]) -> bool {
+    request.trim_ascii_start().starts_with(b"HEAD ")
 }
 
 /// Deadlines of a connection.
@@ -217,11 +243,13 @@ impl<IO> Guard<IO> {
     }
 
     /// Lets nothing more in: what is ready is served, then the answer to the refused request, then the connection ends.
-    fn refuse(&mut self, violation: Violation) {
+    /// The answer to a HEAD has no body.
+    fn refuse(&mut self, violation: Violation, is_head: bool) {
         let _ = self.shared.violation.set(violation);
         self.held.clear();
         if self.framing.in_head() {
-            let stand_in = format!("GET {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", refusal_path());
+            let method = if is_head { "HEAD" } else { "GET" };
+            let stand_in = format!("{method} {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", refusal_path());
             self.ready.extend_from_slice(stand_in.as_bytes());
             self.fate = Fate::Ended;
         } else {
@@ -245,7 +273,7 @@ impl<IO> Guard<IO> {
                 start
             }
             Err((at, violation)) => {
-                self.refuse(violation);
+                self.refuse(violation, is_head(&fresh[at..]));
                 at
             }
         };
@@ -270,7 +298,8 @@ impl<IO> Guard<IO> {
                 }
                 Err((at, violation)) => {
                     self.ready.extend(self.held.split_to(at));
-                    self.refuse(violation);
+                    let is_head = is_head(&self.held);
+                    self.refuse(violation, is_head);
                 }
             }
         }
@@ -336,7 +365,7 @@ impl<IO: AsyncRead + Unpin> Guard<IO> {
                 return Poll::Ready(Ok(true));
             }
             let some = self.inspect(buf, before);
-            self.head_since = (!self.held.is_empty()).then(Instant::now);
+            self.head_since = (!self.held.is_empty() && !self.framing.is_raw()).then(Instant::now);
             return Poll::Ready(Ok(some));
         }
         let mut space = [0_u8; 4096];
@@ -351,7 +380,7 @@ impl<IO: AsyncRead + Unpin> Guard<IO> {
         }
         self.held.extend_from_slice(fresh.filled());
         self.inspect_held();
-        if self.held.is_empty() {
+        if self.held.is_empty() || self.framing.is_raw() {
             self.head_since = None;
         } else if !self.ready.is_empty() {
             self.head_since = Some(Instant::now());
@@ -406,6 +435,16 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guard<IO> {
                 Fate::Broken => return Poll::Ready(Err(io::ErrorKind::InvalidData.into())),
                 Fate::Open => {}
             }
+            if this.framing.is_raw() && !this.watch_raw {
+                if !this.shared.switched.load(Ordering::Acquire) {
+                    // Asked, and not agreed: the connection ends with the answer (RFC 9931).
+                    return Poll::Ready(Ok(()));
+                }
+                if !this.held.is_empty() {
+                    this.ready = this.held.split();
+                    continue;
+                }
+            }
             match this.poll_fill(cx, buf) {
                 Poll::Ready(Ok(true)) => {
                     this.read_waits_since = None;
@@ -448,12 +487,19 @@ impl<IO: AsyncWrite + Unpin> Guard<IO> {
             let mut queue = self.shared.interim.lock().unwrap_or_else(PoisonError::into_inner);
             self.interim = std::mem::take(&mut *queue).into();
         }
-        while !self.interim.is_empty() {
-            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
-            self.interim.advance(written);
-        }
+        ready!(self.poll_begun_interim(cx))?;
         self.shared.interim_waiting.store(false, Ordering::Release);
         cx.waker().wake_by_ref();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is left of interim answers that were begun: nothing else comes between.
+    fn poll_begun_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let poll = Pin::new(&mut self.io).poll_write(cx, &self.interim);
+            let written = ready!(self.wrote(cx, poll))?;
+            self.interim.advance(written);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -461,6 +507,7 @@ impl<IO: AsyncWrite + Unpin> Guard<IO> {
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_begun_interim(cx))?;
         let poll = Pin::new(&mut this.io).poll_write(cx, buf);
         this.wrote(cx, poll)
     }
@@ -471,6 +518,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<IO> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_begun_interim(cx))?;
         let poll = write_gathered(&mut this.io, cx, bufs);
         this.wrote(cx, poll)
     }

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version,
     header::{self, Entry},
     response::Parts,
 };
 
+use super::hop;
 use crate::auth::{AuthScheme, challenge::wants_connection_login, slots::scrub_query};
 
 /// Keeps an answer from undoing what the proxy does: no way around it (`Alt-Svc`), no shared cache for answers to
@@ -27,7 +28,9 @@ pub fn protect(head: &mut Parts, injected: Option<&dyn AuthScheme>, intercepted:
         if links {
             scrub_links(&mut head.headers, auth);
         }
-        make_private(&mut head.headers);
+        if !head.status.is_informational() {
+            make_private(&mut head.headers);
+        }
     }
     if around && (injected.is_some() || intercepted) {
         head.headers.remove(header::ALT_SVC);
@@ -99,6 +102,22 @@ fn make_private(headers: &mut HeaderMap) {
     }
 }
 
+/// The fields of an interim answer for the client: what concerns one connection stays behind, and what an answer must not
+/// say an interim one must not say either.
+pub fn interim_fields(
+    status: StatusCode,
+    headers: &HeaderMap,
+    injected: Option<&dyn AuthScheme>,
+    intercepted: bool,
+) -> HeaderMap {
+    let mut head = Response::new(()).into_parts().0;
+    head.status = status;
+    head.headers = headers.clone();
+    hop::strip_response(&mut head.headers, Version::HTTP_11);
+    protect(&mut head, injected, intercepted);
+    head.headers
+}
+
 /// An interim answer as HTTP/1.1 bytes.
 pub fn interim(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut text = String::new();
@@ -136,6 +155,23 @@ mod tests {
             let all: Vec<_> = headers.get_all(header::CACHE_CONTROL).iter().map(|v| v.to_str().unwrap()).collect();
             assert_eq!(all.join("|"), expected);
         }
+    }
+
+    #[test]
+    fn interim_answers_say_no_more_than_others() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("link", "</a>; rel=preload"),
+            ("alt-svc", "h3=\":443\""),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authenticate", "Basic realm=x"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let passed = interim_fields(StatusCode::EARLY_HINTS, &headers, Some(&crate::auth::none::NoAuth), false);
+        assert_eq!(passed.keys().collect::<Vec<_>>(), ["link"]);
     }
 
     #[test]

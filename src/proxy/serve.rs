@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     Connection, Proxy,
     error::{ErrorId, ProxyError},
+    framing::MAX_FIELDS,
     guard::{Deadlines, Guard},
     handle,
     peer::{self, Owner},
@@ -121,7 +122,7 @@ where
         .half_close(true)
         .preserve_header_case(true)
         .auto_date_header(false)
-        .max_headers(512)
+        .max_headers(MAX_FIELDS)
         // Heads are bounded by the guard; this bounds what is buffered ahead of a slow reader.
         .max_buf_size(head_bytes.max(16 << 10) + 8192)
         .header_read_timeout(None);

@@ -43,6 +43,13 @@ pub fn make_room<'a>(
     }
     let auth = match (rule, auth) {
         (Some(rule), Some(auth)) => clear_slots(head, auth, rule.existing, recording)?.then_some(auth),
+        (Some(Rule { auth: Some(withheld), existing: Existing::Replace, .. }), None) => {
+            // A preflight goes without a credential: without the client's own, too.
+            for slot in withheld.slots().iter().chain(withheld.clears()) {
+                strip(head, slot);
+            }
+            None
+        }
         (_, auth) => auth,
     };
     // A request of HTTP/2 or HTTP/1.0 may come without; an origin of HTTP/1 needs it.

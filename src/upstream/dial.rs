@@ -119,6 +119,11 @@ async fn open_http(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -
 /// tunnel; without, it gets requests in absolute form.
 async fn reach(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>, through: bool) -> Result<Opened, LinkError> {
     let target = want.target;
+    #[cfg(feature = "fuzzing")]
+    if let Some(dial) = shared.dial.get() {
+        let io = Stream::Memory(dial(target, through));
+        return Ok(Opened { io, http2: false, hop: Hop::Origin, facts: Facts::default() });
+    }
     let Some(proxy) = settings.parent_for(target) else {
         let (io, facts) = tcp(settings, &target.host, target.port, !want.named).await?;
         return Ok(Opened { io: Stream::Tcp(io), http2: false, hop: Hop::Origin, facts });

@@ -50,13 +50,39 @@ struct Shared {
     clock: Clock,
     /// What a stop waits for.
     work: TaskTracker,
+    /// In place of the network.
+    #[cfg(feature = "fuzzing")]
+    dial: std::sync::OnceLock<fuzzing::Dial>,
+}
+
+/// What the fuzzer calls.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    use tokio::io::DuplexStream;
+
+    use super::{Target, Upstream};
+
+    /// Opens a connection to a target in memory; `true` for a tunnel.
+    pub type Dial = Box<dyn Fn(&Target, bool) -> DuplexStream + Send + Sync>;
+
+    /// Has all connections from now on opened by `dial`.
+    pub fn dial(upstream: &Upstream, dial: Dial) {
+        let _ = upstream.0.dial.set(dial);
+    }
 }
 
 impl Upstream {
     /// With settings that can be replaced later; connects to nobody and reads no file yet.
     pub fn new(settings: UpstreamSettings, clock: Clock) -> Self {
         let settings = ArcSwap::from_pointee(Settings::first(settings));
-        Self(Arc::new(Shared { settings, pool: Pool::default(), clock, work: TaskTracker::new() }))
+        Self(Arc::new(Shared {
+            settings,
+            pool: Pool::default(),
+            clock,
+            work: TaskTracker::new(),
+            #[cfg(feature = "fuzzing")]
+            dial: Default::default(),
+        }))
     }
 
     /// Puts other settings in force. Idle connections that the new ones might not allow are closed; running exchanges

@@ -31,6 +31,9 @@ pub enum Stream {
     Nested(Box<TlsStream<Stream>>),
     /// Bytes that came with the end of a CONNECT, then the rest.
     Rewound(Box<Rewound>),
+    /// An origin in the fuzzer's own memory.
+    #[cfg(feature = "fuzzing")]
+    Memory(tokio::io::DuplexStream),
 }
 
 /// A stream with bytes that were read ahead of it.
@@ -54,6 +57,8 @@ macro_rules! each {
             Stream::Tcp($io) => $call,
             Stream::Tls($io) => $call,
             Stream::Nested($io) => $call,
+            #[cfg(feature = "fuzzing")]
+            Stream::Memory($io) => $call,
             Stream::Rewound(rewound) => {
                 let $io = &mut rewound.rest;
                 $call
@@ -96,6 +101,8 @@ impl AsyncWrite for Stream {
             Self::Tls(io) => io.is_write_vectored(),
             Self::Nested(io) => io.is_write_vectored(),
             Self::Rewound(rewound) => rewound.rest.is_write_vectored(),
+            #[cfg(feature = "fuzzing")]
+            Self::Memory(io) => io.is_write_vectored(),
         }
     }
 

@@ -142,8 +142,10 @@ async fn pages_of_other_sites_are_refused() {
         assert_eq!(client.send(with("GET", headers)).await.status, 200, "{headers:?}");
         assert_eq!(origin.seen().pop().unwrap().header("authorization"), Some(format!("Bearer {secret}").as_str()));
     }
-    // A preflight carries no credential and passes bare.
-    let preflight = with("OPTIONS", &[("origin", "https://evil.example"), ("access-control-request-method", "GET")]);
-    assert_eq!(client.send(preflight).await.status, 200);
-    assert!(origin.seen().pop().unwrap().header("authorization").is_none());
+    // A preflight carries no credential and passes bare: without one of the client's own, too.
+    for own in [&[][..], &[("authorization", "Bearer theirs")]] {
+        let asked = [("origin", "https://evil.example"), ("access-control-request-method", "GET")];
+        assert_eq!(client.send(with("OPTIONS", &[&asked, own].concat())).await.status, 200);
+        assert!(origin.seen().pop().unwrap().header("authorization").is_none());
+    }
 }

@@ -208,11 +208,85 @@ async fn early_bytes_behind_a_declined_upgrade_are_dropped() {
     .await;
     let first = conn.read_head().await;
     assert!(first.starts_with("HTTP/1.1 200"), "{first}");
-    conn.finish().await;
     conn.read_to_end().await;
-    for request in origin.text().split("GET ").filter(|request| request.contains("/smuggled")) {
-        assert!(request.contains(&format!("Bearer {secret}")), "passed on raw: {request}");
+    assert!(origin.text().contains(&secret) && !origin.text().contains("smuggled"), "{}", origin.text());
+}
+
+/// T22, T23: a request to change the protocol ends the strict reading of its connection, so without an agreement it ends
+/// the connection, whoever answers and however the request is spelt.
+#[tokio::test]
+async fn nothing_follows_a_request_to_switch_that_was_not_agreed_to() {
+    let (origin, proxy, _) = raw_scene(OK).await;
+    let addr = origin.addr;
+    let lines = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\n{more}\r\n");
+    let asks = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let url = format!("http://{addr}/");
+    for (asked, status) in [
+        (lines(&url, asks), "200"),
+        (lines(&url, "Connection: upgrade\r\nUpgrade: h2c\r\nUpgrade: x\r\n"), "200"),
+        (lines(&url, "Connection: upgrade\r\nUpgrade: h2c, websocket\r\n"), "200"),
+        (lines(&url, &format!("{asks}Origin: http://evil.example\r\n")), "403"),
+        (
+            "TRACE http://evil.example:0/ HTTP/1.1\r\nHost: other\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n".into(),
+            "4",
+        ),
+        (lines("/", asks), "200"),
+    ] {
+        let mut conn = Client::new(&proxy).raw().await;
+        conn.send(&asked).await;
+        let first = conn.read_head().await;
+        assert!(first.starts_with(&format!("HTTP/1.1 {status}")), "{asked}\n{first}");
+        conn.send(format!("POST {url}smuggled HTTP/1.1\nHost: {addr}\nContent-Length: 3\n\nabc")).await;
+        let rest = String::from_utf8_lossy(&conn.read_to_end().await).into_owned();
+        assert!(!rest.contains("HTTP/1.1 "), "{asked}\n{rest}");
+        assert!(!origin.text().contains("smuggled"), "{asked}\n{}", origin.text());
     }
+}
+
+/// T13, T49: an interim answer is an answer.
+#[tokio::test]
+async fn interim_answers_tell_no_secret_and_no_way_around() {
+    let secret = canary("key");
+    let hints = format!(
+        "HTTP/1.1 103 Early Hints\r\nLink: </a?appid={secret}>; rel=preload\r\nAlt-Svc: h3=\":443\"\r\n\
+         Connection: x-hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nProxy-Authenticate: Basic realm=x\r\n\r\n{OK}"
+    );
+    let origin = RawOrigin::canned(None, hints).await;
+    let config = format!(
+        "version: 1\nrules:\n  - {{name: R, host: \"http://{}\", auth: {{type: api_key, in: query, name: appid, value: {secret}}}}}\n",
+        origin.addr
+    );
+    let proxy = proxy::with(config).canary(&secret).start().await;
+    let answer = get_with(&proxy, &origin, "").await;
+    let (interim, rest) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(origin.text().contains(&secret) && interim.starts_with("HTTP/1.1 103 "), "{answer}");
+    assert!(interim.contains("link: </a") && rest.starts_with("HTTP/1.1 200"), "{answer}");
+    for gone in [&*secret, "alt-svc", "connection", "x-hop", "keep-alive", "proxy-authenticate"] {
+        assert!(!interim.to_ascii_lowercase().contains(&gone.to_ascii_lowercase()), "{gone}: {answer}");
+    }
+}
+
+/// An interim answer never comes after the answer, also where that is our own.
+#[tokio::test]
+async fn no_interim_answer_follows_a_refusal() {
+    let hints = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\nrubbish\r\n\r\n", "a".repeat(3000));
+    let origin = RawOrigin::canned(None, hints).await;
+    let proxy = proxy::with(bearer(&format!("http://{}", origin.addr), &canary("bearer"))).start().await;
+    for _ in 0..10 {
+        let answer = get_with(&proxy, &origin, "").await;
+        let (_, after) = answer.split_once("HTTP/1.1 502").expect("the refusal");
+        assert!(!after.contains("HTTP/1.1 103"), "{answer}");
+    }
+}
+
+/// The head of an answer arrives even where its body is broken from the first byte.
+#[tokio::test]
+async fn a_body_broken_at_once_does_not_take_the_head_with_it() {
+    let origin = RawOrigin::canned(None, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n").await;
+    let proxy = proxy::with(bearer(&format!("http://{}", origin.addr), &canary("bearer"))).start().await;
+    let answer = get_with(&proxy, &origin, "").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(!answer.ends_with("0\r\n\r\n"), "it is not complete: {answer}");
 }
 
 /// T25

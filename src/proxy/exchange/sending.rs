@@ -50,7 +50,7 @@ impl Exchange<'_> {
             let body = prepared.body.take(plan, gate.clone(), record.clone());
             link.tap(record.clone());
             let (idempotent, version) = (head.method.is_idempotent(), prepared.head.version);
-            let outgoing = self.outgoing(Request::from_parts(head, body), version, gate, record.as_ref());
+            let outgoing = self.outgoing(Request::from_parts(head, body), version, prepared, gate, record.as_ref());
             let sent_at = Instant::now();
             let answer = {
                 let mut sending = pin!(link.send(outgoing));
@@ -185,11 +185,14 @@ impl Exchange<'_> {
         &self,
         mut request: Request<SendBody>,
         version: Version,
+        prepared: &Prepared<'_>,
         gate: Option<Arc<Gate>>,
         record: Option<&SendRecording>,
     ) -> Request<SendBody> {
         if self.conn.is_http1 && version == Version::HTTP_11 {
             let shared = Arc::clone(&self.conn.shared);
+            let auth = prepared.auth.and(prepared.rule).and_then(|rule| rule.auth.clone());
+            let intercepted = self.conn.is_intercepted();
             let record = record.cloned();
             hyper::ext::on_informational(&mut request, move |interim| {
                 if let Some(record) = &record {
@@ -198,7 +201,10 @@ impl Exchange<'_> {
                 match (interim.status(), &gate) {
                     (StatusCode::CONTINUE, Some(gate)) => gate.open(),
                     (StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS, _) => {}
-                    (status, _) => shared.interim(&reply::interim(status, interim.headers())),
+                    (status, _) => {
+                        let headers = reply::interim_fields(status, interim.headers(), auth.as_deref(), intercepted);
+                        shared.interim(&reply::interim(status, &headers));
+                    }
                 }
             });
         }

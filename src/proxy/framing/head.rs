@@ -1,5 +1,7 @@
 //! The head of a request: what two parsers could read in two ways is refused.
 
+use http::{Uri, uri::Authority};
+
 use super::{Chunk, State, Violation};
 
 /// Refuses early what no further byte can mend, so that a client with bare line feeds gets an answer at once.
@@ -23,8 +25,13 @@ pub(super) fn check_head(head: &[u8]) -> Result<(State, bool), Violation> {
     let line = lines.next().ok_or(BAD_LINE)??;
     let (method, http11, mend) = check_request_line(line)?;
     let mut fields = Fields::default();
+    let mut count = 0;
     for line in lines {
         fields.line(line?)?;
+        count += 1;
+    }
+    if count > MAX_FIELDS {
+        return Err(Violation("there are more than 512 header fields"));
     }
     Ok((fields.judge(method, http11)?, mend))
 }
@@ -78,6 +85,12 @@ fn check_request_line(line: &[u8]) -> Result<(MethodKind, bool, bool), Violation
     if target == b"*" && method != b"OPTIONS" {
         return Err(Violation("`*` is a target of OPTIONS only"));
     }
+    if target.len() > MAX_TARGET {
+        return Err(Violation("the request target is too long"));
+    }
+    if target[0] != b'/' && target != b"*" && !has_authority(target) {
+        return Err(Violation("the request target names no host that can be read"));
+    }
     let http11 = match version {
         b"HTTP/1.1" => true,
         b"HTTP/1.0" => false,
@@ -86,6 +99,25 @@ fn check_request_line(line: &[u8]) -> Result<(MethodKind, bool, bool), Violation
     let kind = if method == b"CONNECT" { MethodKind::Connect } else { MethodKind::Other };
     let mend = kinds & FOREIGN != 0 || (kinds & ABOVE_ASCII != 0 && std::str::from_utf8(target).is_err());
     Ok((kind, http11, mend))
+}
+
+/// The longest target that the HTTP library reads.
+const MAX_TARGET: usize = u16::MAX as usize - 1;
+/// The most fields that the HTTP library reads.
+pub(in crate::proxy) const MAX_FIELDS: usize = 512;
+
+/// Whether the HTTP library can read the authority of a target in absolute or authority form. It would answer by itself
+/// where it cannot.
+fn has_authority(target: &[u8]) -> bool {
+    let after_scheme = memchr::memchr(b':', target).and_then(|at| target[at + 1..].strip_prefix(b"//"));
+    let Some(rest) = after_scheme else { return Uri::try_from(target).is_ok() };
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let authority = &rest[..end];
+    let host = authority.iter().position(|byte| !byte.is_ascii_alphanumeric() && !matches!(byte, b'.' | b'-'));
+    let port = host.map_or(&b":"[..], |at| &authority[at..]);
+    let is_plain =
+        !authority.is_empty() && host != Some(0) && port[0] == b':' && port[1..].iter().all(u8::is_ascii_digit);
+    is_plain || Authority::try_from(authority).is_ok()
 }
 
 /// The target in a head that was accepted.

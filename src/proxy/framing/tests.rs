@@ -16,10 +16,45 @@ fn whole_requests_pass() {
         b"GET / HTTP/1.0\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: a\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nX-T: 1\r\n\r\n",
-        b"CONNECT a:443 HTTP/1.1\r\n\r\n\x16\x03anything\n\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\n",
+        b"GET http://[::1]:8080?x HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://u:p@a_b/ HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
         assert_eq!(run(good), Ok(good.len()), "{}", String::from_utf8_lossy(good));
+    }
+}
+
+#[test]
+fn what_follows_a_request_to_switch_is_held_back() {
+    for head in [
+        &b"CONNECT a:443 HTTP/1.1\r\n\r\n"[..],
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\na",
+    ] {
+        let mut framing = Framing::new(64 << 10);
+        let accepted = framing.advance(&[head, b"\x16\x03anything\n\n"].concat()).map(|progress| progress.accepted);
+        assert_eq!(accepted, Ok(head.len()));
+        assert!(framing.is_raw());
+        assert_eq!(framing.advance(b"GET / HTTP/1.1\r\n\r\n").map(|progress| progress.accepted), Ok(0));
+    }
+}
+
+/// These the HTTP library would answer by itself, without a word of why.
+#[test]
+fn what_the_library_cannot_read_is_refused_first() {
+    let fields = "a: b\r\n".repeat(512);
+    let long = "a".repeat(65535);
+    for bad in [
+        "GET http://[::1/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET http://?a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET http://a%41/ HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "GET a/b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+        "CONNECT a%41:443 HTTP/1.1\r\n\r\n".to_owned(),
+        format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n"),
+    ] {
+        let refused = Framing::new(1 << 20).advance(bad.as_bytes());
+        assert!(refused.is_err(), "{}", &bad[..bad.len().min(80)]);
     }
 }
 

@@ -62,6 +62,45 @@ async fn a_refused_request_is_replaced_and_nothing_follows() {
     }
 }
 
+const SWITCH: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+#[tokio::test]
+async fn what_follows_a_request_to_switch_is_let_in_only_when_both_sides_agreed() {
+    let early = b"GET /b HTTP/1.1\n\n";
+    // Declined: the input ends with the request, whatever follows it.
+    for cut in [10, SWITCH.len(), SWITCH.len() + 3] {
+        let all = [SWITCH, early].concat();
+        let (seen, _) = through(&[&all[..cut], &all[cut..]]).await;
+        assert_eq!(seen, SWITCH, "cut at {cut}");
+    }
+    // Agreed: all of it comes through.
+    let (mut client, server) = tokio::io::duplex(1000);
+    let shared = Arc::new(Shared::default());
+    let mut guard = Guard::new(server, 1000, DEADLINES, Arc::clone(&shared));
+    client.write_all(&[SWITCH, &early[..5]].concat()).await.unwrap();
+    let mut seen = vec![0; SWITCH.len()];
+    guard.read_exact(&mut seen).await.unwrap();
+    shared.switch();
+    client.write_all(&early[5..]).await.unwrap();
+    drop(client);
+    let mut rest = Vec::new();
+    guard.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, early);
+}
+
+#[tokio::test]
+async fn interim_answers_wait_for_a_client_neither_without_end_nor_without_bound() {
+    let (_client, server) = tokio::io::duplex(1000);
+    let shared = Arc::new(Shared::default());
+    let soon = Deadlines { idle: Duration::from_millis(50), ..DEADLINES };
+    let mut guard = Guard::new(server, 1000, soon, Arc::clone(&shared));
+    let piece = [b'x'; 1 << 10];
+    let taken = (0..1000).filter(|_| shared.interim(&piece)).count();
+    assert_eq!(taken, MAX_INTERIM / piece.len());
+    let error = guard.flush().await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
 const CHUNKED: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
 
 #[tokio::test]
