@@ -162,7 +162,7 @@ pub async fn start(options: Options) -> Result<Running, StartError> {
         write_addresses(path, core.base.proxy_address, core.base.console_address)
             .map_err(|error| StartError::failed(&format!("cannot write {}", path.display()), error))?;
     }
-    Ok(Running { core, _run_file: run_file })
+    Ok(Running { core, run_file })
 }
 
 async fn first_load(loader: &Loader, color: bool) -> Result<Ready, StartError> {
@@ -417,7 +417,7 @@ impl Core {
             token: token.clone(),
             login: Some(self.base.login.clone()),
             config: self.config().files.first().cloned(),
-            rule_hosts: rules.named_loopback_hosts().iter().map(ToString::to_string).collect(),
+            rule_hosts: rules.host_names().iter().cloned().collect(),
             secret_variables: self.loader.secret_variables(),
             ca_pem: self.ca_pem.clone(),
             started: rfc3339(self.begun),

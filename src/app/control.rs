@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, Method, Uri};
+use http::{HeaderMap, HeaderName, Method};
 use serde_json::{Value, json};
 
 use super::{Core, rfc3339};
@@ -18,9 +18,9 @@ use crate::{
         tokens::{Desk, pending_json},
     },
     metrics::Format,
+    proxy::prepare::typed,
     rules::Lookup,
     secret::Secret,
-    target::Target,
 };
 
 /// Time for a replayed exchange to be recorded once its answer is there.
@@ -95,10 +95,9 @@ impl ControlState for Core {
     }
 
     fn explain(&self, detail: &Value) -> Value {
-        let url = detail["url"].as_str().and_then(|url| url.parse::<Uri>().ok());
+        let url = detail["url"].as_str().and_then(|url| typed(url).ok());
         let method = detail["method"].as_str().and_then(|method| method.parse::<Method>().ok());
-        let (Some(url), Some(method)) = (url, method) else { return Value::Null };
-        let Ok(target) = Target::from_uri(&url) else { return Value::Null };
+        let (Some((url, target)), Some(method)) = (url, method) else { return Value::Null };
         let mut headers = HeaderMap::new();
         for field in detail["request"]["headers"].as_array().into_iter().flatten() {
             let text = |at: usize| field.get(at).and_then(Value::as_str).unwrap_or_default();

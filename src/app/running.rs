@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Running {
     pub(super) core: Arc<Core>,
-    pub(super) _run_file: Option<RunFile>,
+    pub(super) run_file: Option<RunFile>,
 }
 
 impl Running {
@@ -26,6 +26,11 @@ impl Running {
     /// Where the console and the control interface listen.
     pub fn console_address(&self) -> SocketAddr {
         self.core.base.console_address
+    }
+
+    /// The process of another proxy that runs with this data folder; until this one ends, commands mean this one.
+    pub fn beside(&self) -> Option<u32> {
+        self.run_file.as_ref()?.beside
     }
 
     /// The login for proxy URLs.

@@ -244,6 +244,9 @@ pub struct ExplainArgs {
     /// Its body, or @FILE
     #[arg(short, long, value_name = "BODY", allow_hyphen_values = true)]
     pub data: Option<String>,
+    /// The client that asks, one of `proxy.clients`
+    #[arg(long, value_name = "NAME")]
+    pub client: Option<String>,
     /// The time to sign for, RFC 3339
     #[arg(long, value_name = "TIME")]
     pub at: Option<String>,
@@ -363,7 +366,7 @@ const RUN_EXAMPLES: &str =
     "Examples:\n  countersign run -- git push\n  countersign run -e prod --only node -- npm test";
 const ENV_EXAMPLES: &str = "Examples:\n  eval \"$(countersign env)\"\n  countersign env --format docker > proxy.env && docker run --env-file proxy.env ...";
 const CHECK_EXAMPLES: &str = "Examples:\n  countersign check\n  countersign check -e prod deploy/countersign.yaml";
-const EXPLAIN_EXAMPLES: &str = "Examples:\n  countersign explain GET https://api.github.com/user\n  countersign explain POST https://api.acme.example/orders -H 'Content-Type: application/json' --data @order.json --json";
+const EXPLAIN_EXAMPLES: &str = "Examples:\n  countersign explain GET https://api.github.com/user\n  countersign explain POST https://api.acme.example/orders -H 'Content-Type: application/json' --data @order.json --json\n  countersign explain GET https://api.acme.example/orders --client ci";
 const RULES_EXAMPLES: &str = "Examples:\n  countersign rules\n  countersign rules -e prod --json";
 const CONFIG_EXAMPLES: &str =
     "Examples:\n  countersign config show --origin\n  countersign config schema > countersign.schema.json";

@@ -1,11 +1,15 @@
 //! `explain`: which rule a request would meet, and how it would leave. Nothing is sent to its target.
+//!
+//! The request goes through the same steps as in the proxy ([`prepare`](crate::proxy::prepare)), so it is refused here
+//! where it would be refused there.
 
-use std::{fmt::Write as _, time::SystemTime};
+mod show;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
+use std::{sync::Arc, time::SystemTime};
+
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, Method, Uri, request::Parts};
-use serde_json::{Map, Value, json};
+use http::{HeaderName, HeaderValue, Method, Request, header, request::Parts};
+use show::Mask;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
@@ -16,46 +20,77 @@ use super::{
 use crate::{
     auth::{
         AuthError, AuthScheme,
-        scheme::{BodyPlan, BodyUse, Hop, Outgoing, Ready, Round, Trace, request_target},
-        slots::complete_path,
+        scheme::{BodyPlan, BodyUse, Hop, Outgoing, Ready, Round, Trace},
     },
     clock::Clock,
-    console::{Redactor, inert},
-    proxy::slots::{ambiguous_path, make_room},
-    rules::{Lookup, Rule, RuleSet, explain::Explanation},
-    target::Target,
+    config::Config,
+    console::Redactor,
+    loading,
+    proxy::{
+        Settings, Snapshot, check_host,
+        client::Clients,
+        connect::{self, Way},
+        error::{ErrorId, ProxyError},
+        framing::Framing,
+        prepare::{Admitted, Asked, ask_upgrade, body_too_large, typed, without},
+    },
+    rules::{NamedAddresses, Rule, explain::Explanation},
+    target::{Scheme, Target},
+    upstream::{LinkError, address::is_denied},
 };
+
+/// What would become of a request, and why.
+struct Explained {
+    target: Target,
+    trace: Trace,
+    explanation: Explanation,
+    credentials: Vec<String>,
+    leaves: Result<Leaving, ProxyError>,
+}
 
 /// The request as it would leave.
 struct Leaving {
     head: Parts,
+    body: Option<Bytes>,
+}
+
+/// The request as a client would send it to the proxy.
+struct Given {
+    request: Request<()>,
     target: Target,
     body: Option<Bytes>,
-    trace: Trace,
-    explanation: Explanation,
-    credentials: Vec<String>,
 }
 
 pub(super) fn explain(global: &Global, args: &ExplainArgs) -> Result<u8, Failure> {
     let clock = clock(args)?;
-    let (head, target, body) = request(args)?;
+    let given = given(args)?;
     let redactor = Redactor::default();
     let (runtime, ready, loader) = look::ready_with(global, clock.clone(), &redactor)?;
-    redactor.set_names(&ready.loaded.config.redact);
-    let leaving = runtime.block_on(async {
-        let leaving = leave(&ready.rules, head, target, body, &clock).await;
+    let loading::Ready { loaded, rules, clients } = ready;
+    let client = args.client.as_deref().map(|name| known(name, &clients)).transpose()?;
+    let config = &loaded.config;
+    redactor.set_names(&config.redact);
+    let snapshot = Snapshot { rules: Arc::new(rules), settings: settings(config) };
+    if let Some(context) = loader.context() {
+        let rules = Arc::clone(&snapshot.rules);
+        context.sources.bind_credentials(Arc::new(move |name| rules.credential(name)));
+    }
+    let explained = runtime.block_on(async {
+        let explained = explained(given, &snapshot, client.as_ref(), config, &clock).await;
         if let Some(context) = loader.context() {
             context.tokens.settle().await;
         }
-        leaving
-    })?;
+        explained
+    });
     let mask = Mask { redactor: &redactor, off: args.show_secrets };
     if global.json {
-        output::json(&as_json(&leaving, &mask))?;
+        output::json(&show::as_json(&explained, &mask))?;
     } else {
-        output::data(as_text(&leaving, &mask))?;
+        output::data(show::as_text(&explained, &mask))?;
     }
-    Ok(0)
+    let Err(error) = &explained.leaves else { return Ok(0) };
+    let why = format!("the proxy would refuse this request: {}", show::refusal(error));
+    Err(if error.id == ErrorId::LoginNeeded { Failure::LoginNeeded(why) } else { Failure::Failed(why) })
 }
 
 fn clock(args: &ExplainArgs) -> Result<Clock, Failure> {
@@ -71,31 +106,19 @@ fn clock(args: &ExplainArgs) -> Result<Clock, Failure> {
     Ok(Clock::fixed(now, args.nonce.clone()))
 }
 
-/// The request as a client would send it to the proxy.
-fn request(args: &ExplainArgs) -> Result<(Parts, Target, Option<Bytes>), Failure> {
+/// The request that the arguments describe.
+fn given(args: &ExplainArgs) -> Result<Given, Failure> {
     let usage = |why: String| Failure::Usage(why);
     let method = Method::from_bytes(args.method.as_bytes())
         .map_err(|_| usage(format!("`{}` is not a method", output::inert(&args.method))))?;
-    let url = args.url.split('#').next().unwrap_or_default();
-    let mut uri: Uri = url
-        .parse()
-        .map_err(|_| usage(format!("`{}` is not a URL like https://host/path", output::inert(&args.url))))?;
-    if !complete_path(&mut uri) {
-        return Err(usage("the URL is too long".to_owned()));
+    if method == Method::CONNECT {
+        return Err(usage("CONNECT opens a tunnel and meets no rule; explain a request inside it, such as GET".into()));
     }
-    let target = Target::from_uri(&uri).map_err(|error| usage(format!("`{}`: {error}", output::inert(&args.url))))?;
-    let mut request = http::Request::new(());
+    let (uri, target) = typed(&args.url).map_err(|why| usage(format!("`{}` {why}", output::inert(&args.url))))?;
+    let mut request = Request::new(());
     *request.method_mut() = method;
+    fields(&mut request, &target, &args.headers)?;
     *request.uri_mut() = uri;
-    for line in &args.headers {
-        let (name, value) =
-            line.split_once(':').ok_or_else(|| usage(format!("-H `{}` is not `Name: value`", output::inert(line))))?;
-        let name = HeaderName::from_bytes(name.trim().as_bytes())
-            .map_err(|_| usage(format!("`{}` is not the name of a header", output::inert(name))))?;
-        let value = HeaderValue::from_str(value.trim())
-            .map_err(|_| usage(format!("the value of header `{name}` holds a control character")))?;
-        request.headers_mut().append(name, value);
-    }
     let body = match args.data.as_deref().map(|data| (data, data.strip_prefix('@'))) {
         None => None,
         Some((_, Some(file))) => {
@@ -103,92 +126,191 @@ fn request(args: &ExplainArgs) -> Result<(Parts, Target, Option<Bytes>), Failure
         }
         Some((data, None)) => Some(Bytes::copy_from_slice(data.as_bytes())),
     };
-    if let Some(body) = &body {
-        request.headers_mut().entry(http::header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(body.len()));
+    let headers = request.headers_mut();
+    if let Some(body) = body.as_ref().filter(|_| !headers.contains_key(header::TRANSFER_ENCODING)) {
+        headers.entry(header::CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(body.len()));
     }
-    Ok((request.into_parts().0, target, body))
+    Ok(Given { request, target, body })
 }
 
-/// Takes the request through rule and credential as the proxy would.
-async fn leave(
-    rules: &RuleSet,
-    mut head: Parts,
-    target: Target,
-    mut body: Option<Bytes>,
+/// Header fields as a client sends them: `Host` first, unless the arguments have one.
+fn fields(request: &mut Request<()>, target: &Target, lines: &[String]) -> Result<(), Failure> {
+    let usage = |why: String| Failure::Usage(why);
+    let mut given = Vec::with_capacity(lines.len());
+    for line in lines {
+        let (name, value) =
+            line.split_once(':').ok_or_else(|| usage(format!("-H `{}` is not `Name: value`", output::inert(line))))?;
+        let name = HeaderName::from_bytes(name.trim().as_bytes())
+            .map_err(|_| usage(format!("`{}` is not the name of a header", output::inert(name))))?;
+        let value = HeaderValue::from_bytes(value.trim().as_bytes())
+            .map_err(|_| usage(format!("the value of header `{name}` holds a control character")))?;
+        given.push((name, value));
+    }
+    let headers = request.headers_mut();
+    if !given.iter().any(|(name, _)| name == header::HOST)
+        && let Ok(host) = HeaderValue::from_str(&target.authority())
+    {
+        headers.insert(header::HOST, host);
+    }
+    for (name, value) in given {
+        headers.append(name, value);
+    }
+    Ok(())
+}
+
+/// A client that may be named.
+fn known(name: &str, clients: &[(Arc<str>, crate::secret::Secret)]) -> Result<Arc<str>, Failure> {
+    clients.iter().map(|(client, _)| client).find(|client| ***client == *name).cloned().ok_or_else(|| {
+        let names: Vec<_> = clients.iter().map(|(client, _)| output::inert(client)).collect();
+        let there = if names.is_empty() { "it names nobody".to_owned() } else { format!("only {}", names.join(", ")) };
+        Failure::Usage(format!("--client `{}` is not in `proxy.clients`, {there}", output::inert(name)))
+    })
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        unmatched: config.proxy.unmatched,
+        connect_ports: config.proxy.connect_ports.clone(),
+        limits: config.proxy.limits.clone(),
+        clients: Clients::default(),
+        own_client: "".into(),
+        on_loopback: config.proxy.listen.ip().is_loopback(),
+    }
+}
+
+async fn explained(
+    given: Given,
+    snapshot: &Snapshot,
+    client: Option<&Arc<str>>,
+    config: &Config,
     clock: &Clock,
-) -> Result<Leaving, Failure> {
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let lookup =
-        Lookup { target: &target, method: &head.method, path_and_query: &path, headers: &head.headers, client: None };
-    let explanation = rules.explain(&lookup);
-    let rule = rules.find(&lookup).cloned();
-    if let Some(rule) = rule.as_ref().filter(|rule| rule.auth.is_some() && rules.is_ambiguous(&lookup, rule)) {
-        let why = ambiguous_path(rule);
-        return Err(Failure::failed(format!("the proxy would refuse this request: {why}")));
-    }
-    let credentials = rule.as_ref().map(|rule| rule.credentials.clone()).unwrap_or_default();
+) -> Explained {
+    let Given { request, target, body } = given;
+    let asked = Asked { snapshot, target: &target, client, recording: None };
+    let lookup = asked.lookup(&request);
+    let explanation = snapshot.rules.explain(&lookup);
+    let rule = snapshot.rules.find(&lookup).map(AsRef::as_ref);
+    let credentials = rule.map(|rule| rule.credentials.clone()).unwrap_or_default();
     let mut trace = Trace::default();
-    let wanted = rule.as_ref().and_then(|rule| rule.auth.as_deref());
-    let kept = wanted.is_some();
-    let mut round = Round::new();
-    let auth = make_room(&mut head, &target, rule.as_deref(), wanted, &mut round, None)
-        .map_err(|error| Failure::failed(format!("the proxy would refuse this request: {}", error.detail)))?;
-    match auth {
-        Some(auth) => {
-            let asked = Asked { rule: rule.as_deref(), target: &target, body: body.as_ref(), clock };
-            if let Some(other) = apply(auth, &asked, round, &mut head, &mut trace).await {
-                body = Some(other);
-            }
-        }
-        None if kept => trace.notes.push("the request brings its own value, and the rule says `existing: keep`".into()),
-        None => {}
-    }
-    Ok(Leaving { head, target, body, trace, explanation, credentials })
+    let passage = Passage { asked, rule, config, clock };
+    let leaves = passage.leave(request, body, &mut trace).await;
+    Explained { target, trace, explanation, credentials, leaves }
 }
 
-/// What stands fast while a credential is applied.
-struct Asked<'a> {
+/// What stands fast while a request goes through.
+struct Passage<'a> {
+    asked: Asked<'a>,
     rule: Option<&'a Rule>,
-    target: &'a Target,
-    body: Option<&'a Bytes>,
+    config: &'a Config,
     clock: &'a Clock,
 }
 
-/// Applies the credential as for the first send. Gives the body that leaves in place of the client's, if there is one.
-async fn apply(
-    auth: &dyn AuthScheme,
-    asked: &Asked<'_>,
-    mut round: Round,
-    head: &mut Parts,
-    trace: &mut Trace,
-) -> Option<Bytes> {
-    if let Ready::After(fetching) = auth.ready(asked.clock, &round)
-        && let Err(error) = fetching.await
-    {
-        let policy = asked.rule.map(|rule| rule.on_unavailable).unwrap_or_default();
-        trace.notes.push(format!("no credential now ({error}); `on_unavailable` is `{policy:?}`").to_lowercase());
-        return None;
+impl Passage<'_> {
+    /// Takes the request through rule and credential as the proxy would.
+    async fn leave(
+        &self,
+        mut request: Request<()>,
+        mut body: Option<Bytes>,
+        trace: &mut Trace,
+    ) -> Result<Leaving, ProxyError> {
+        let Asked { snapshot, target, .. } = self.asked;
+        if target.scheme == Scheme::Https && connect::decide(snapshot, target)? == Way::Blind {
+            trace.notes.push("no rule is for this host, so the tunnel to it is not opened".into());
+            return Ok(Leaving { head: request.into_parts().0, body });
+        }
+        self.check_framing(&request)?;
+        check_host(&request, target, request.uri().authority())?;
+        let Admitted { auth, stripped } = self.asked.admit(&mut request, self.rule)?;
+        if auth.is_none() && self.rule.is_some_and(|rule| rule.auth.is_some()) {
+            trace.notes.push("a browser asks beforehand (CORS preflight): this goes without the credential".into());
+        }
+        let mut head = request.into_parts().0;
+        let wanted = auth.is_some();
+        let (auth, round) = self.asked.make_room(&mut head, self.rule, auth)?;
+        if wanted && auth.is_none() {
+            trace.notes.push("the request brings its own value, and the rule says `existing: keep`".into());
+        }
+        // Where the body is there already, or none comes, there is nothing to wait for.
+        let is_read =
+            auth.is_some_and(|auth| matches!(auth.body_use_in(&head, &round), BodyUse::Whole | BodyUse::Most));
+        let waits = stripped.expect && !is_read && body.as_ref().is_some_and(|body| !body.is_empty());
+        let other = match auth {
+            Some(auth) => self.apply(auth, round, &mut head, body.as_ref(), trace).await?,
+            None => self.check_address().map(|()| None)?,
+        };
+        body = other.or(body);
+        if !waits {
+            head.headers.remove(header::EXPECT);
+        }
+        if let Some(protocol) = &stripped.upgrade {
+            ask_upgrade(&mut head.headers, protocol);
+        }
+        Ok(Leaving { head, body })
     }
-    let body = asked.body.cloned().unwrap_or_default();
-    let seen = match auth.body_use_in(head, &round) {
-        BodyUse::Whole | BodyUse::Most => Some(body.clone()),
-        BodyUse::Prefix(bytes) => Some(body.slice(..bytes.min(body.len()))),
-        BodyUse::Pass | BodyUse::Spare | BodyUse::Replay => None,
-    };
-    let is_beginning = seen.as_ref().is_some_and(|seen| seen.len() < body.len());
-    let mut lent = Trace::default();
-    let mut out = Outgoing::new(head, asked.target, Hop::Origin, seen.as_ref(), asked.clock, Some(&mut lent))
-        .beginning(is_beginning);
-    let applied = auth.apply(&mut out, &mut round);
-    let plan = out.into_plan();
-    trace.injected.extend(lent.injected);
-    trace.canonical.extend(lent.canonical);
-    trace.notes.extend(lent.notes);
-    let leaves = applied.and_then(|()| leaving_body(plan, &body));
-    leaves.unwrap_or_else(|error| {
-        trace.notes.push(format!("the proxy would refuse this request: {error}"));
-        None
-    })
+
+    /// The head as bytes, before the eyes that the proxy reads it with.
+    fn check_framing(&self, request: &Request<()>) -> Result<(), ProxyError> {
+        let mut bytes = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).into_bytes();
+        for (name, value) in request.headers() {
+            bytes.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        bytes.extend(b"\r\n");
+        let read = Framing::new(self.config.proxy.limits.head_bytes).advance(&bytes);
+        read.map(drop).map_err(|(_, violation)| ProxyError::new(ErrorId::BadRequest, violation.0))
+    }
+
+    /// An address that must not be dialled. What a name leads to is not asked here.
+    fn check_address(&self) -> Result<(), ProxyError> {
+        let Asked { snapshot, target, .. } = self.asked;
+        match target.host.ip() {
+            Some(ip) if is_denied(ip, &self.config.proxy.deny_addresses) && !snapshot.rules.names_address(ip) => {
+                Err(LinkError::Denied { target: target.host_port(), address: ip.to_string() }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Applies the credential as for the first send. Gives the body that leaves in place of the client's, if there is
+    /// one.
+    async fn apply(
+        &self,
+        auth: &dyn AuthScheme,
+        mut round: Round,
+        head: &mut Parts,
+        body: Option<&Bytes>,
+        trace: &mut Trace,
+    ) -> Result<Option<Bytes>, ProxyError> {
+        let body = body.cloned().unwrap_or_default();
+        let limit = self.config.proxy.limits.body_buffer;
+        let seen = match auth.body_use_in(head, &round) {
+            BodyUse::Whole if body.len() > limit => return Err(body_too_large(limit)),
+            BodyUse::Most if body.len() > limit => Some(Bytes::new()),
+            BodyUse::Whole | BodyUse::Most => Some(body.clone()),
+            BodyUse::Prefix(bytes) => Some(body.slice(..bytes.min(body.len()))),
+            BodyUse::Pass | BodyUse::Spare | BodyUse::Replay => None,
+        };
+        if let Ready::After(fetching) = auth.ready(self.clock, &round)
+            && let Err(error) = fetching.await
+        {
+            let goes_on = without(error, auth, self.rule)?;
+            trace.notes.push(goes_on.note);
+            if goes_on.bare {
+                return self.check_address().map(|()| None);
+            }
+        }
+        self.check_address()?;
+        let is_beginning = seen.as_ref().is_some_and(|seen| seen.len() < body.len());
+        let mut lent = Trace::default();
+        let mut out = Outgoing::new(head, self.asked.target, Hop::Origin, seen.as_ref(), self.clock, Some(&mut lent))
+            .beginning(is_beginning);
+        let applied = auth.apply(&mut out, &mut round);
+        let plan = out.into_plan();
+        applied?;
+        trace.injected.extend(lent.injected);
+        trace.canonical.extend(lent.canonical);
+        trace.notes.extend(lent.notes);
+        Ok(leaving_body(plan, &body)?)
+    }
 }
 
 /// The body that leaves, if it is not the client's.
@@ -204,96 +326,4 @@ fn leaving_body(plan: BodyPlan, body: &Bytes) -> Result<Option<Bytes>, AuthError
             Ok(Some(out.freeze()))
         }
     }
-}
-
-/// Masks secrets unless a person asked not to.
-struct Mask<'a> {
-    redactor: &'a Redactor,
-    off: bool,
-}
-
-impl Mask<'_> {
-    fn header(&self, name: &HeaderName, value: &HeaderValue) -> String {
-        if self.off {
-            return String::from_utf8_lossy(value.as_bytes()).into_owned();
-        }
-        String::from_utf8_lossy(&self.redactor.mask_field(name.as_str(), value)).into_owned()
-    }
-
-    fn url(&self, url: &str) -> String {
-        if self.off { url.to_owned() } else { self.redactor.mask_url(url).into_owned() }
-    }
-
-    fn text(&self, text: &str) -> String {
-        if self.off { text.to_owned() } else { self.redactor.mask_text(text).into_owned() }
-    }
-
-    fn body(&self, body: &Bytes) -> Vec<u8> {
-        if self.off { body.to_vec() } else { self.redactor.mask_bytes(body).into_owned() }
-    }
-}
-
-fn as_json(leaving: &Leaving, mask: &Mask<'_>) -> Value {
-    let Leaving { head, target, body, trace, explanation, credentials } = leaving;
-    let rule = explanation
-        .rule
-        .as_ref()
-        .map(|rule| json!({"name": rule.name, "file": rule.file, "line": rule.line, "path": rule.path}));
-    let headers: Vec<_> =
-        head.headers.iter().map(|(name, value)| json!([name.as_str(), mask.header(name, value)])).collect();
-    let injected: Vec<_> =
-        trace.injected.iter().map(|slot| json!({"where": slot.place(), "name": slot.name()})).collect();
-    let mut canonical = Map::new();
-    for (scheme, label, text) in &trace.canonical {
-        let of_scheme = canonical.entry((*scheme).to_owned()).or_insert_with(|| json!({}));
-        if let Value::Object(labels) = of_scheme {
-            labels.insert((*label).to_owned(), Value::String(mask.text(text)));
-        }
-    }
-    let notes: Vec<_> = trace.notes.iter().map(|note| mask.text(note)).collect();
-    json!({
-        "rule": rule,
-        "credential": credentials,
-        "request": {
-            "method": head.method.as_str(),
-            "url": mask.url(&head.uri.to_string()),
-            "target": mask.url(&request_target(head, target, Hop::Origin)),
-            "headers": headers,
-            "body_base64": body.as_ref().map(|body| BASE64_STANDARD.encode(mask.body(body))),
-        },
-        "injected": injected,
-        "canonical": canonical,
-        "notes": notes,
-        "considered": explanation.considered,
-    })
-}
-
-fn as_text(leaving: &Leaving, mask: &Mask<'_>) -> String {
-    let Leaving { head, target, body, trace, explanation, credentials } = leaving;
-    let mut text = format!("{}\n", explanation.to_string().trim_end());
-    let _ = match credentials.as_slice() {
-        [] => writeln!(text, "\nno credential: the request leaves as it came"),
-        names => writeln!(text, "\ncredential {}", inert::line(&names.join(" + "))),
-    };
-    let mut line = |sign: char, content: String| {
-        let _ = writeln!(text, " {sign} {}", inert::line(&content));
-    };
-    line('>', format!("{} {} to {target}", head.method, mask.url(&request_target(head, target, Hop::Origin))));
-    for (name, value) in &head.headers {
-        let ours = trace.injected.iter().any(|slot| slot.place() == "header" && slot.name() == name.as_str());
-        line(if ours { '+' } else { '>' }, format!("{name}: {}", mask.header(name, value)));
-    }
-    if let Some(body) = body {
-        line('>', format!("({} bytes of body)", body.len()));
-    }
-    for (scheme, label, canonical) in &trace.canonical {
-        let _ = writeln!(text, "\n{scheme}: {label}");
-        for canonical_line in mask.text(canonical).split('\n') {
-            let _ = writeln!(text, "   {}", inert::line(canonical_line));
-        }
-    }
-    for note in &trace.notes {
-        let _ = writeln!(text, "\nnote: {}", inert::line(&mask.text(note)));
-    }
-    text
 }

@@ -78,8 +78,7 @@ fn own(global: &Global, args: &RunArgs, inherited: Inherited) -> Result<u8, Fail
     };
     super::start::runtime()?.block_on(async {
         let running = app::start(options).await?;
-        let rules = running.rules();
-        let hosts = rules.named_loopback_hosts().iter().map(ToString::to_string).collect();
+        let hosts = running.rules().host_names().iter().cloned().collect();
         let session = Session {
             endpoint: Endpoint::new(running.proxy_address(), Some(running.login().clone()), hosts),
             ca_pem: running.ca_pem().to_owned(),

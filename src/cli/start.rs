@@ -24,6 +24,9 @@ pub(super) fn start(global: &Global, args: &StartArgs) -> Result<u8, Failure> {
     runtime()?.block_on(async {
         let running = app::start(options).await?;
         output::say(welcome(&running));
+        if let Some(pid) = running.beside() {
+            output::say(beside(pid));
+        }
         until_stopped(&running).await
     })
 }
@@ -117,6 +120,14 @@ fn welcome(running: &Running) -> String {
         count(rules.rules_count(), "rule"),
         count(rules.hosts_count(), "host"),
         running.console_address(),
+    )
+}
+
+/// What to know when another proxy runs with the same data folder.
+fn beside(pid: u32) -> String {
+    format!(
+        "countersign: another proxy (process {pid}) runs with this data folder; until this one ends, `env`, `status`, \
+         `reload` and `stop` mean this one; give each its own --data-dir to reach both"
     )
 }
 

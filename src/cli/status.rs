@@ -60,13 +60,15 @@ pub(super) fn reload(global: &Global) -> Result<u8, Failure> {
 }
 
 pub(super) fn stop(global: &Global) -> Result<u8, Failure> {
-    let (_, answer) = ask(global, Method::POST, "/api/stop")?;
-    let file = global.data_dir()?.run_file();
+    let (info, answer) = ask(global, Method::POST, "/api/stop")?;
+    let dir = global.data_dir()?;
+    // Afterwards the file may be that of another proxy that runs with the same folder.
+    let runs = || run_file::read(&dir).is_ok_and(|now| now.pid == info.pid);
     let started = Instant::now();
-    while file.exists() && started.elapsed() < STOP_WAIT {
+    while runs() && started.elapsed() < STOP_WAIT {
         std::thread::sleep(Duration::from_millis(20));
     }
-    if file.exists() {
+    if runs() {
         return Err(Failure::failed(format!(
             "the proxy was told to stop but has not done so within {STOP_WAIT:?}: exchanges still run; \
              send SIGTERM twice to end them"

@@ -1,10 +1,17 @@
 //! The run file: where the running proxy of this data folder is, and how to speak to it.
+//!
+//! Of several that run, the last one to start is meant. Its file keeps what the others have said, so that the file is
+//! theirs again when it ends.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -28,7 +35,7 @@ pub struct RunInfo {
     pub login: Option<Login>,
     /// The main configuration file, if there is one.
     pub config: Option<PathBuf>,
-    /// Hosts that rules name, so that `NO_PROXY` must not hold them. Loopback ones are enough.
+    /// Host patterns of rules, without scheme and port: what they match must not be in `NO_PROXY`.
     pub rule_hosts: Vec<String>,
     /// Environment variables that credentials are read from: children of `run` do not get them.
     pub secret_variables: Vec<String>,
@@ -90,11 +97,13 @@ pub enum RunFileError {
     },
 }
 
-/// The run file of this process; removed when dropped.
+/// The run file of this process; given back when dropped.
 #[derive(Debug)]
 pub struct RunFile {
     path: PathBuf,
     pid: u32,
+    /// Another proxy that runs with this data folder.
+    pub beside: Option<u32>,
 }
 
 impl RunFile {
@@ -102,21 +111,49 @@ impl RunFile {
     pub fn write(dir: &DataDir, info: &RunInfo) -> Result<Self, RunFileError> {
         dir.folder("run")?;
         let path = dir.run_file();
-        let failed = |why: String| RunFileError::Write { path: path.display().to_string(), why };
-        let json = serde_json::to_vec_pretty(&OnDisk::from(info)).map_err(|error| failed(error.to_string()))?;
-        durable::write(&path, &json, 0o600, IfThere::Replace).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { pid: info.pid, path })
+        let _lock = lock(&path);
+        let others = read_at(&path).map(OnDisk::apart).unwrap_or_default();
+        let before: Vec<OnDisk> = others.into_iter().filter(|other| other.pid != info.pid && other.runs()).collect();
+        let beside = before.first().map(|other| other.pid);
+        put(&path, &OnDisk { before, ..OnDisk::from(info) })?;
+        Ok(Self { pid: info.pid, path, beside })
     }
 }
 
 impl Drop for RunFile {
-    /// Removes the file unless another process has put its own in place.
+    /// Gives the file to the one before that still runs, else removes it; unless another process has put its own in
+    /// place.
     fn drop(&mut self) {
-        if read_at(&self.path).is_ok_and(|info| info.pid == self.pid) {
+        let _lock = lock(&self.path);
+        let Some(ours) = read_at(&self.path).ok().filter(|file| file.pid == self.pid) else { return };
+        let given = successor(ours.before).is_some_and(|file| put(&self.path, &file).is_ok());
+        if !given {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
+
+fn put(path: &Path, file: &OnDisk) -> Result<(), RunFileError> {
+    let failed = |why: String| RunFileError::Write { path: path.display().to_string(), why };
+    let json = serde_json::to_vec_pretty(file).map_err(|error| failed(error.to_string()))?;
+    durable::write(path, &json, 0o600, IfThere::Replace).map_err(|error| failed(error.to_string()))
+}
+
+/// Held while the file is read and written again. Without it, two that end at once might leave a file of one of them.
+fn lock(path: &Path) -> Option<File> {
+    durable::lock(&path.with_extension("lock"), LOCK_WAIT).ok()
+}
+
+/// The first that still runs, with those after it.
+fn successor(before: Vec<OnDisk>) -> Option<OnDisk> {
+    let mut left = before.into_iter().skip_while(|file| !file.runs());
+    let first = left.next()?;
+    Some(OnDisk { before: left.collect(), ..first })
+}
+
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// For a port of this machine.
+const CONNECT_WAIT: Duration = Duration::from_millis(200);
 
 /// Reads the run file of a data folder. That it is there does not say that the process still lives; ask it.
 pub fn read(dir: &DataDir) -> Result<RunInfo, RunFileError> {
@@ -124,21 +161,25 @@ pub fn read(dir: &DataDir) -> Result<RunInfo, RunFileError> {
         return Err(RunFileError::NotRunning(dir.path().display().to_string()));
     }
     dir.prepare()?;
-    read_at(&dir.run_file()).map_err(|error| match error {
+    let mut file = read_at(&dir.run_file()).map_err(|error| match error {
         RunFileError::NotRunning(_) => RunFileError::NotRunning(dir.path().display().to_string()),
         other => other,
-    })
+    })?;
+    // One that was killed has not given the file back.
+    if !file.before.is_empty() && !file.runs() {
+        file = successor(std::mem::take(&mut file.before)).unwrap_or(file);
+    }
+    Ok(file.into())
 }
 
-fn read_at(path: &Path) -> Result<RunInfo, RunFileError> {
+fn read_at(path: &Path) -> Result<OnDisk, RunFileError> {
     let name = || path.display().to_string();
     let content = durable::read_private(path, 1 << 20).map_err(|error| match error {
         PrivateError::Missing => RunFileError::NotRunning(name()),
         other => RunFileError::Refused { path: name(), why: other.to_string() },
     })?;
-    let on_disk: OnDisk = serde_json::from_slice(&content)
-        .map_err(|_| RunFileError::Refused { path: name(), why: "it is not what we write; remove it".into() })?;
-    Ok(on_disk.into())
+    serde_json::from_slice(&content)
+        .map_err(|_| RunFileError::Refused { path: name(), why: "it is not what we write; remove it".into() })
 }
 
 /// The file as it stands.
@@ -154,6 +195,25 @@ struct OnDisk {
     secret_variables: Vec<String>,
     ca_pem: String,
     started: String,
+    /// Others that ran when this one started, the last to start first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    before: Vec<OnDisk>,
+}
+
+impl OnDisk {
+    /// Itself, and those before it.
+    fn apart(mut self) -> Vec<Self> {
+        let before = std::mem::take(&mut self.before);
+        std::iter::once(self).chain(before).collect()
+    }
+
+    /// True if the process is there and its console takes connections: a number alone may be another's by now.
+    fn runs(&self) -> bool {
+        let is_there =
+            i32::try_from(self.pid).ok().and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid).is_ok());
+        let takes = |console: SocketAddr| TcpStream::connect_timeout(&console, CONNECT_WAIT).is_ok();
+        is_there && self.console.parse().is_ok_and(takes)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -178,6 +238,7 @@ impl From<&RunInfo> for OnDisk {
             secret_variables: info.secret_variables.clone(),
             ca_pem: info.ca_pem.clone(),
             started: info.started.clone(),
+            before: Vec::new(),
         }
     }
 }
@@ -243,6 +304,33 @@ pub(crate) mod tests {
         drop(old);
         assert_eq!(read(&dir).unwrap().console, "127.0.0.1:3");
         drop(new);
+    }
+
+    #[test]
+    fn the_file_goes_back_to_the_one_before_that_still_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = DataDir::at(root.path().join("d"));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let console = listener.local_addr().unwrap().to_string();
+        let parent = std::os::unix::process::parent_id();
+        let of = |pid, console: &str| RunFile::write(&dir, &RunInfo { pid, ..info(console) }).unwrap();
+        let meant = || read(&dir).ok().map(|info| info.pid);
+        let first = of(parent, &console);
+        let second = of(std::process::id(), &console);
+        // This one dies without a word.
+        std::mem::forget(of(u32::MAX, &console));
+        assert_eq!((first.beside, second.beside), (None, Some(parent)));
+        assert_eq!(meant(), Some(std::process::id()));
+        let last = of(1 << 30, &console);
+        assert_eq!(last.beside, Some(std::process::id()));
+        drop(second);
+        drop(last);
+        // The process of the test is still there, so its file counts, though it was dropped.
+        assert_eq!(meant(), Some(std::process::id()));
+        drop(RunFile { path: dir.run_file(), pid: std::process::id(), beside: None });
+        assert_eq!(meant(), Some(parent));
+        drop(first);
+        assert!(!dir.run_file().exists());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Connection, Inner,
+    Connection, Inner, Snapshot,
     delivery::OutBody,
     error::{ErrorId, ProxyError},
     guard::Guard,
@@ -46,7 +46,7 @@ pub async fn connect(conn: &Arc<Connection>, mut request: Request<Incoming>) -> 
             return error.closing().into_response();
         }
     };
-    let decided = decide(conn, &target);
+    let decided = decide(&conn.proxy.snapshot(), &target);
     let upgrade = hyper::upgrade::on(&mut request);
     let answer = match decided {
         Ok(Way::Intercept) => {
@@ -66,8 +66,11 @@ pub async fn connect(conn: &Arc<Connection>, mut request: Request<Incoming>) -> 
 }
 
 /// What happens to a tunnel.
-enum Way {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Bytes are copied and never looked at.
     Blind,
+    /// It ends here, and every request in it is looked at.
     Intercept,
 }
 
@@ -93,8 +96,11 @@ fn destination(request: &Request<Incoming>) -> Result<Target, ProxyError> {
     Ok(target)
 }
 
-fn decide(conn: &Connection, target: &Target) -> Result<Way, ProxyError> {
-    let snapshot = conn.proxy.snapshot();
+/// Decides about a tunnel to a destination.
+///
+/// # Errors
+/// The configuration does not allow it.
+pub fn decide(snapshot: &Snapshot, target: &Target) -> Result<Way, ProxyError> {
     let settings = &snapshot.settings;
     if snapshot.rules.names_host(&target.host, target.port) {
         return Ok(Way::Intercept);

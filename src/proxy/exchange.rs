@@ -19,22 +19,20 @@ use tokio::time::timeout;
 use super::{
     Connection, Snapshot,
     body::{ReadError, RequestBody, ShutGate},
-    browser::{self, Access},
     delivery::{Ahead, Delivery, Lease, OutBody},
     error::{ErrorId, ProxyError},
-    hop, reply,
-    slots::{ambiguous_path, make_room},
-    trace, tunnel,
+    hop,
+    prepare::{Admitted, Asked, GoesOn, body_too_large, without},
+    reply, trace, tunnel,
 };
 use crate::{
     auth::{
         AuthScheme, challenge,
         scheme::{BodyUse, Hop, MAX_REPLY_PREFIX, Ready, Reply, Round, Verdict},
     },
-    config::{OnUnavailable, Unmatched},
     console::record::{CURRENT, Recording, SendRecording},
     metrics::{Measure, Outcome},
-    rules::{Lookup, Rule},
+    rules::Rule,
     target::Target,
     upstream::{Link, Pins, body::Answer},
 };
@@ -200,9 +198,14 @@ impl<'a> Exchange<'a> {
         Response::from_parts(head, body)
     }
 
+    fn asked(&self) -> Asked<'a> {
+        let Self { snapshot, target, recording, .. } = *self;
+        Asked { snapshot, target, client: self.conn.name.get(), recording }
+    }
+
     /// Finds the rule.
     fn find_rule(&self, request: &Request<Incoming>) -> Option<&'a Rule> {
-        let rule = self.snapshot.rules.find(&self.lookup(request));
+        let rule = self.snapshot.rules.find(&self.asked().lookup(request));
         if let Some(rule) = rule {
             rule.decided.fetch_add(1, Ordering::Relaxed);
         }
@@ -212,74 +215,13 @@ impl<'a> Exchange<'a> {
         rule.map(AsRef::as_ref)
     }
 
-    /// What no rule matches passes or is refused, as configured.
-    fn may_pass(&self, rule: Option<&Rule>) -> Result<(), ProxyError> {
-        if rule.is_none() && self.snapshot.settings.unmatched == Unmatched::Deny {
-            let detail = format!("no rule matches a request to {} and `proxy.unmatched` is `deny`", self.target);
-            return Err(ProxyError::new(ErrorId::Denied, detail));
-        }
-        Ok(())
-    }
-
-    fn lookup<'r>(&'r self, request: &'r Request<Incoming>) -> Lookup<'r> {
-        Lookup {
-            target: self.target,
-            method: request.method(),
-            path_and_query: request.uri().path_and_query().map_or("/", |path| path.as_str()),
-            headers: request.headers(),
-            client: self.conn.client_name(),
-        }
-    }
-
-    /// The credential that this request gets. A preflight gets none; a foreign page, TRACE and a path that might be
-    /// another are refused.
-    fn choose_auth(
-        &self,
-        request: &Request<Incoming>,
-        rule: Option<&'a Rule>,
-    ) -> Result<Option<&'a dyn AuthScheme>, ProxyError> {
-        let Some((rule, auth)) = rule.and_then(|rule| rule.auth.as_deref().map(|auth| (rule, auth))) else {
-            return Ok(None);
-        };
-        if request.method() == Method::TRACE {
-            let detail = "TRACE sends the request back, credentials included, so no rule allows it";
-            return Err(ProxyError::new(ErrorId::Denied, detail));
-        }
-        if self.snapshot.rules.is_ambiguous(&self.lookup(request), rule) {
-            return Err(ProxyError::new(ErrorId::BadRequest, ambiguous_path(rule)));
-        }
-        match browser::access(request.method(), request.headers(), self.target, rule) {
-            Access::Allowed => Ok(Some(auth)),
-            Access::Preflight => Ok(None),
-            Access::Foreign => {
-                let detail = format!(
-                    "a page of another site asked for {}; list its origin under `origins` of rule `{}` to allow it",
-                    self.target, rule.name
-                );
-                Err(ProxyError::new(ErrorId::CrossSite, detail))
-            }
-        }
-    }
-
     /// Makes the request ready for its first send: its credential chosen, connection fields off, the slots empty.
     fn prepare(&self, mut request: Request<Incoming>, rule: Option<&'a Rule>) -> Result<Prepared<'a>, ProxyError> {
-        self.may_pass(rule)?;
-        // The framing has refused these over HTTP/1.1 already.
-        if request.uri().path() == "*" && request.method() != Method::OPTIONS {
-            return Err(ProxyError::new(ErrorId::BadRequest, "`*` is a target of OPTIONS only"));
-        }
-        hop::settle_length(request.headers_mut()).map_err(|why| ProxyError::new(ErrorId::BadRequest, why))?;
-        let auth = self.choose_auth(&request, rule)?;
-        let version = request.version();
-        let stripped = hop::strip_request(request.headers_mut(), version);
+        let asked = self.asked();
+        let Admitted { auth, stripped } = asked.admit(&mut request, rule)?;
         let upgrade = stripped.upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
         let (mut head, incoming) = request.into_parts();
-        if stripped.trailers {
-            head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
-        let client = self.conn.client_name_shared().filter(|name| *name != self.snapshot.settings.own_client);
-        let mut round = Round { client, ..Round::new() };
-        let auth = make_room(&mut head, self.target, rule, auth, &mut round, self.recording)?;
+        let (auth, round) = asked.make_room(&mut head, rule, auth)?;
         let limit = self.snapshot.settings.limits.body_buffer;
         let mut body = RequestBody::new(incoming, usage(auth, &head, &round), limit);
         if !body.is_empty() {
@@ -302,11 +244,7 @@ impl<'a> Exchange<'a> {
 
     fn body_error(&self, error: &ReadError, limit: usize) -> ProxyError {
         match error {
-            ReadError::TooLarge => ProxyError::new(
-                ErrorId::BodyTooLarge,
-                format!("the credential signs the body, which is longer than `limits.body_buffer` ({limit} bytes)"),
-            )
-            .closing(),
+            ReadError::TooLarge => body_too_large(limit),
             ReadError::Endless => ProxyError::new(
                 ErrorId::CredentialRejected,
                 "the credential signs the whole body, and this one is a stream in both directions that does not end \
@@ -328,13 +266,10 @@ impl<'a> Exchange<'a> {
         let fetched = CURRENT.scope(self.recording.cloned(), fetching).await;
         measure.credential(from);
         let Err(error) = fetched else { return Ok(()) };
-        match prepared.rule.map_or(OnUnavailable::Refuse, |rule| rule.on_unavailable) {
-            OnUnavailable::Stale if auth.has_stale() => self.note(|| format!("{error}; using the old one")),
-            OnUnavailable::Refuse | OnUnavailable::Stale => return Err(error.into()),
-            OnUnavailable::Pass => {
-                self.note(|| format!("{error}; sent without, as `on_unavailable: pass` says"));
-                prepared.auth = None;
-            }
+        let GoesOn { bare, note } = without(error, auth, prepared.rule)?;
+        self.note(|| note);
+        if bare {
+            prepared.auth = None;
         }
         Ok(())
     }

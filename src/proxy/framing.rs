@@ -13,8 +13,8 @@ use std::sync::LazyLock;
 use chunked::Chunk;
 pub use chunked::NEVER_TRAILERS;
 pub(super) use head::MAX_FIELDS;
-pub use head::mend_target;
 use head::{check_head, partial_head};
+pub use head::{mend, mend_target};
 use memchr::memmem::Finder;
 
 /// Why bytes were refused. The text is constant: it holds nothing of the request.

@@ -15,6 +15,7 @@ pub mod guard;
 pub mod hop;
 pub mod page;
 pub mod peer;
+pub mod prepare;
 pub mod reply;
 pub mod serve;
 pub mod slots;
@@ -174,16 +175,6 @@ impl Connection {
     /// Who this is, for records.
     pub fn client(&self) -> Client {
         Client { peer: Some(self.peer), name: self.name.get().cloned() }
-    }
-
-    /// The name that the client gave, to keep.
-    pub fn client_name_shared(&self) -> Option<Arc<str>> {
-        self.name.get().cloned()
-    }
-
-    /// The name that the client gave.
-    pub fn client_name(&self) -> Option<&str> {
-        self.name.get().map(AsRef::as_ref)
     }
 
     /// True inside a tunnel that ends here.
@@ -355,7 +346,10 @@ fn inside<'a>(inner: &'a Inner, request: &mut Request<Incoming>) -> Result<&'a T
 
 /// Every `Host` must be the one destination; HTTP/1.1 needs one. `spelt` is an authority that `target` was made from, or
 /// that was made from it: the same text means the same destination.
-fn check_host<B>(request: &Request<B>, target: &Target, spelt: Option<&Authority>) -> Result<(), ProxyError> {
+///
+/// # Errors
+/// There is none, more than one, or another.
+pub fn check_host<B>(request: &Request<B>, target: &Target, spelt: Option<&Authority>) -> Result<(), ProxyError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let Some(host) = hosts.next() else {
         let needed = request.version() == Version::HTTP_11;

@@ -516,7 +516,7 @@ impl Facts {
             self.rules += 1;
             for host in &node.conditions.hosts {
                 self.addresses.extend(host.address());
-                self.loopback.extend(host.loopback().cloned());
+                self.names.insert(host.name.to_string());
                 self.ports.insert(host.port);
                 seen.insert(host.to_string());
             }

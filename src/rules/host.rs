@@ -121,18 +121,6 @@ impl HostPattern {
             _ => None,
         }
     }
-
-    /// The host, if the pattern names just one that is this very machine: a loopback address, `localhost` or a name
-    /// below it.
-    pub fn loopback(&self) -> Option<&Host> {
-        match &self.name {
-            HostName::Exact(host @ Host::Ip(ip)) if ip.is_loopback() => Some(host),
-            HostName::Exact(host @ Host::Name(name)) if &**name == "localhost" || name.ends_with(".localhost") => {
-                Some(host)
-            }
-            _ => None,
-        }
-    }
 }
 
 impl fmt::Display for HostPattern {

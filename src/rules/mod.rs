@@ -137,7 +137,7 @@ struct Credential {
 struct Facts {
     addresses: HashSet<IpAddr>,
     ports: BTreeSet<u16>,
-    loopback: BTreeSet<Host>,
+    names: BTreeSet<String>,
     hosts: usize,
     rules: usize,
 }
@@ -198,9 +198,9 @@ impl RuleSet {
         self.meters.iter().map(|(name, meter)| (name.as_str(), meter))
     }
 
-    /// Loopback hosts that rules name in so many words: clients must not bypass the proxy for these.
-    pub fn named_loopback_hosts(&self) -> &BTreeSet<Host> {
-        &self.facts.loopback
+    /// The host patterns of all rules without scheme and port: clients must not go past the proxy to what they match.
+    pub fn host_names(&self) -> &BTreeSet<String> {
+        &self.facts.names
     }
 }
 

@@ -203,10 +203,3 @@ async fn escape_sequences_are_inert() {
     let shown = proxy.stdout();
     assert!(!shown.contains("\u{1b}]52") && !shown.contains("\u{1b}[2J") && !shown.contains('\u{9b}'), "{shown:?}");
 }
-
-#[test]
-fn explain_refuses_a_path_that_the_proxy_refuses() {
-    let (code, _, said) =
-        proxy::command(folder().path(), &["explain", "POST", "https://api.example.com/admin/..%2fhealthz"]);
-    assert!(code == 1 && said.contains("two ways"), "{code}: {said}");
-}

@@ -337,3 +337,34 @@ async fn a_slow_origin_is_waited_for_although_idle_clients_are_not() {
         assert_eq!(client.get(&format!("https://{}/", origin.addr)).await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn of_two_proxies_of_one_data_folder_the_one_that_is_left_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let config = "version: 1\nrules: []\n";
+    let start = || async { proxy::with(config).data_dir(&data).start().await };
+    let name = data.display().to_string();
+    let command = |verb: &str| proxy::command(folder.path(), &[verb, "--data-dir", &name, "--json"]);
+    let pid = || {
+        let (code, out, err) = command("status");
+        assert_eq!(code, 0, "{err}");
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()["pid"].as_u64().unwrap()
+    };
+    let (first, second) = (start().await, start().await);
+    until("the second to say so", || second.stderr().contains(&format!("process {}", first.pid()))).await;
+    assert!(!first.stderr().contains("another proxy"), "{}", first.stderr());
+    assert_eq!(pid(), u64::from(second.pid()));
+    // Stopped by command, killed, and stopped by a signal.
+    let (code, _, err) = command("stop");
+    assert_eq!((code, second.wait()), (0, Some(0)), "{err}");
+    assert_eq!((pid(), command("env").0), (u64::from(first.pid()), 0));
+    let third = start().await;
+    third.kill();
+    assert_eq!(pid(), u64::from(first.pid()));
+    let last = start().await;
+    first.stop();
+    assert_eq!(pid(), u64::from(last.pid()));
+    last.stop();
+    assert_eq!(command("status").0, 1);
+}

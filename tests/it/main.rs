@@ -20,6 +20,7 @@ mod demo;
 mod destination;
 mod digest;
 mod edgegrid;
+mod explain;
 mod framing;
 mod har;
 mod harness;

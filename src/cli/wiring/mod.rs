@@ -5,12 +5,13 @@
 //! addition) alone. Otherwise the hosts that are only tunnelled would no longer be trusted. Nothing ever tells a tool
 //! not to verify.
 
+mod direct;
 pub mod files;
 mod format;
 mod java;
 mod table;
 
-use std::{collections::BTreeSet, ffi::OsString, fmt::Write as _};
+use std::{ffi::OsString, fmt::Write as _};
 
 use clap::ValueEnum;
 pub use format::{render, render_unset};
@@ -93,7 +94,7 @@ pub struct Endpoint {
     pub port: u16,
     /// The login that goes into the URL.
     pub login: Option<Login>,
-    /// Hosts that rules name: they must not be in `NO_PROXY`.
+    /// Host patterns of rules: what they match must not be in `NO_PROXY`.
     pub rule_hosts: Vec<String>,
 }
 
@@ -120,16 +121,6 @@ impl Endpoint {
         let _ = write!(url, "{}:{}", self.host, self.port);
         url
     }
-
-    /// Hosts that tools reach directly: loopback, less what a rule names.
-    pub fn no_proxy(&self) -> Vec<&'static str> {
-        let ruled: BTreeSet<String> =
-            self.rule_hosts.iter().map(|host| host.trim_matches(['[', ']']).to_ascii_lowercase()).collect();
-        // A tool takes `localhost` for both addresses, and either address for `localhost`.
-        let mut direct = vec!["localhost", "127.0.0.1", "::1"];
-        direct.retain(|host| !ruled.contains(*host));
-        direct
-    }
 }
 
 /// How the environment is seen: what a variable holds now.
@@ -151,11 +142,5 @@ mod tests {
     fn the_url_is_one_that_a_client_can_reach_and_parse() {
         assert_eq!(endpoint("0.0.0.0:80", &[]).url(), "http://run:a%2Fb%40c@127.0.0.1:80");
         assert_eq!(endpoint("[::1]:80", &[]).url(), "http://run:a%2Fb%40c@[::1]:80");
-    }
-
-    #[test]
-    fn hosts_that_rules_name_are_not_reached_directly() {
-        assert_eq!(endpoint("127.0.0.1:80", &[]).no_proxy(), ["localhost", "127.0.0.1", "::1"]);
-        assert_eq!(endpoint("127.0.0.1:80", &["127.0.0.1", "[::1]", "LOCALHOST"]).no_proxy(), [""; 0]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::{Current, Endpoint, Tool, files::Trust};
+use super::{Current, Endpoint, Tool, direct, files::Trust};
 
 /// A variable to set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Variable {
 /// environment that they will be added to.
 pub fn variables(endpoint: &Endpoint, trust: Option<&Trust>, only: &[Tool], current: Current<'_>) -> Vec<Variable> {
     let mut table = Table { only, rows: Vec::new() };
-    table.proxy(endpoint);
+    table.proxy(endpoint, current);
     if let Some(trust) = trust {
         table.trust(trust);
         table.php(trust, current);
@@ -47,9 +47,9 @@ impl Table<'_> {
         }
     }
 
-    fn proxy(&mut self, endpoint: &Endpoint) {
+    fn proxy(&mut self, endpoint: &Endpoint, current: Current<'_>) {
         let url = endpoint.url();
-        let direct = endpoint.no_proxy().join(",");
+        let direct = endpoint.no_proxy(current);
         // Java alone reads none of these.
         if self.only.is_empty() || self.only.iter().any(|tool| *tool != Tool::Java) {
             self.set(&[], &["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"], &url);
@@ -141,7 +141,7 @@ impl Table<'_> {
              -Dhttps.proxyPort={port}"
         );
         // Java adds all of loopback to any list of direct hosts that is not empty, so a list cannot leave one host out.
-        if endpoint.no_proxy().len() < LOOPBACK_NAMES {
+        if endpoint.direct_loopback().len() < direct::LOOPBACK.len() {
             ours.push_str(" -Dhttp.nonProxyHosts=");
         }
         if let Some(store) = trust.and_then(|trust| trust.java_store.as_ref()) {
@@ -167,7 +167,7 @@ impl Table<'_> {
     }
 }
 
-fn text(current: Current<'_>, name: &str) -> Option<String> {
+pub(super) fn text(current: Current<'_>, name: &str) -> Option<String> {
     current(name).and_then(|value| value.into_string().ok()).filter(|value| !value.is_empty())
 }
 
@@ -193,9 +193,6 @@ fn java_quoted(text: &str) -> String {
         (true, true) => format!("'{text}'"),
     }
 }
-
-/// How many names of loopback are reached directly where no rule names one.
-const LOOPBACK_NAMES: usize = 3;
 
 /// The first of our options for Java.
 const JAVA_MARK: &str = "-Dcountersign=1";
@@ -269,12 +266,14 @@ mod tests {
             "NODE_OPTIONS" => Some("--max-old-space-size=99".into()),
             "JAVA_TOOL_OPTIONS" => Some("-Xmx1g".into()),
             "PHP_INI_SCAN_DIR" => Some("/own".into()),
+            "NO_PROXY" => Some("own.example".into()),
             _ => None,
         };
         let once = map(&[], true, &current);
         assert_eq!(once["NODE_OPTIONS"], "--max-old-space-size=99 --require \"/d d/preload.cjs\"");
         assert!(once["JAVA_TOOL_OPTIONS"].starts_with("-Xmx1g -Dcountersign=1 "));
         assert_eq!(once["PHP_INI_SCAN_DIR"], "/own:/d d/php");
+        assert_eq!(once["no_proxy"], "127.0.0.1,::1,own.example");
         let twice = map(&[], true, &|name: &str| once.get(name).map(OsString::from));
         assert_eq!(once, twice);
         assert_eq!(map(&[], true, &|_| None)["PHP_INI_SCAN_DIR"], ":/d d/php");

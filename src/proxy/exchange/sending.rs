@@ -12,7 +12,9 @@ use super::{
     super::{
         body::{Gate, RequestBody, ShutGate},
         error::{ErrorId, ProxyError},
-        hop, reply,
+        hop,
+        prepare::ask_upgrade,
+        reply,
     },
     BROKEN_OFF, Exchange, Prepared, Sent, copy,
 };
@@ -158,8 +160,7 @@ impl Exchange<'_> {
             plan = out.into_plan();
         }
         if let Some((protocol, _)) = &prepared.upgrade {
-            head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            head.headers.insert(header::UPGRADE, protocol.clone());
+            ask_upgrade(&mut head.headers, protocol);
         }
         // RFC 9110 section 10.1.4.
         if link.version() <= Version::HTTP_11 && head.headers.contains_key(header::TE) {

@@ -147,20 +147,24 @@ const BAD: u8 = 1;
 const FOREIGN: u8 = 2;
 const ABOVE_ASCII: u8 = 4;
 
-/// The head with those bytes of its target percent-encoded that cannot stand in a URI; nothing else changes. Every
-/// server reads both spellings alike, and what is signed is what leaves.
+/// The head with its target [mended](mend); nothing else changes.
 pub fn mend_target(head: &[u8]) -> Vec<u8> {
     let Some(target) = target_of(head) else { return head.to_vec() };
-    let binary = std::str::from_utf8(&head[target.clone()]).is_err();
-    let mut mended = head[..target.start].to_vec();
-    for byte in &head[target.clone()] {
+    [&head[..target.start], &mend(&head[target.clone()]), &head[target.end..]].concat()
+}
+
+/// A target with those of its bytes percent-encoded that cannot stand in a URI. Every server reads both spellings alike,
+/// and what is signed is what leaves.
+pub fn mend(target: &[u8]) -> Vec<u8> {
+    let binary = std::str::from_utf8(target).is_err();
+    let mut mended = Vec::with_capacity(target.len());
+    for byte in target {
         if IN_TARGET[usize::from(*byte)] == FOREIGN || (binary && !byte.is_ascii()) {
             mended.extend(format!("%{byte:02X}").into_bytes());
         } else {
             mended.push(*byte);
         }
     }
-    mended.extend_from_slice(&head[target.end..]);
     mended
 }
 
