@@ -255,7 +255,8 @@ impl reload::Source for Loader {
 /// What reloading has to know of a load.
 pub fn watched(loaded: load::Loaded, rules: RuleSet) -> reload::Loaded {
     let secrets = secret_files(&loaded.config);
-    reload::Loaded { config: Arc::new(loaded.config), rules, secrets }
+    let says_no_rules = loaded.says_no_rules;
+    reload::Loaded { config: Arc::new(loaded.config), rules, secrets, says_no_rules }
 }
 
 /// The files that texts outside of credentials refer to. Credentials look after theirs when they are used.

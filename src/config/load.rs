@@ -39,6 +39,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// All files as one tree: variables replaced, `extends` applied.
     pub tree: Node,
+    /// `rules: []` is what the main file says.
+    pub says_no_rules: bool,
 }
 
 impl Loaded {
@@ -276,7 +278,9 @@ impl Reading {
         credentials.check_tokens(&tree, errors);
         credentials.check_circles(errors);
         rule::warn_unknown_clients(&config, errors);
-        Loaded { config, texts: self.texts, warnings: Diagnostics::new(self.errors, SourceTexts::default()).list, tree }
+        let says_no_rules = main.rules.as_ref().is_some_and(|rules| rules.items().is_some_and(<[Node]>::is_empty));
+        let warnings = Diagnostics::new(self.errors, SourceTexts::default()).list;
+        Loaded { config, texts: self.texts, warnings, tree, says_no_rules }
     }
 }
 
