@@ -179,7 +179,7 @@ fn read_all(
     let mut main_is_broken = false;
     for (file, text) in files {
         let parsed = yaml::parse(&file, &text);
-        texts.add(file.clone(), text.into(), parsed.root.as_ref());
+        texts.add(file.clone(), text.into(), parsed.root.as_ref(), &parsed.dropped);
         errors.extend(parsed.errors.into_iter().map(|one| in_file(one, &file)));
         match parsed.root {
             Some(root) => documents.push(Document { file, root }),

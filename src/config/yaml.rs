@@ -170,8 +170,16 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, Diagnostic> {
 pub struct Parsed {
     /// The tree, unless the text is not YAML. Of duplicate keys it has the first.
     pub root: Option<Node>,
+    /// Values of duplicate keys, which the tree does not have.
+    pub dropped: Vec<Node>,
     /// What is wrong.
     pub errors: Vec<Diagnostic>,
+}
+
+impl Parsed {
+    fn broken(errors: Vec<Diagnostic>) -> Self {
+        Self { root: None, dropped: Vec::new(), errors }
+    }
 }
 
 /// Parses one document. Never panics, never takes more memory than a small multiple of the limits.
@@ -179,10 +187,10 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     let mut builder = Builder::new(file, text);
     if text.len() > MAX_BYTES {
         let error = Diagnostic::error(format!("the file is longer than {} MiB", MAX_BYTES >> 20));
-        return Parsed { root: None, errors: vec![error] };
+        return Parsed::broken(vec![error]);
     }
     if let Some(error) = too_deep(file, text) {
-        return Parsed { root: None, errors: vec![error] };
+        return Parsed::broken(vec![error]);
     }
     for event in Parser::new_from_str(text) {
         let step = match event {
@@ -191,7 +199,7 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         };
         if let Err(error) = step {
             builder.errors.push(error);
-            return Parsed { root: None, errors: builder.errors };
+            return Parsed::broken(builder.errors);
         }
     }
     builder.finished()
