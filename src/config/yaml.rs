@@ -155,9 +155,11 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, Diagnostic> {
             .help("split the rules into files in `rules.d` beside the configuration"));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line =
-            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-        Diagnostic::error(format!("line {line} is not UTF-8")).help("save the file as UTF-8")
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let column = 1 + String::from_utf8_lossy(&before[start..]).chars().count();
+        Diagnostic::error(format!("line {line} is not UTF-8 from column {column} on")).help("save the file as UTF-8")
     })?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(rest) => rest.to_owned(),

@@ -264,3 +264,11 @@ fn show_masks_secrets_that_came_through_variables() {
     assert!(!shown.contains("canary"), "{shown}");
     assert!(shown.contains("tenant: acme") && shown.contains("acme.example"), "{shown}");
 }
+
+#[test]
+fn any_method_is_written_as_any_host_is() {
+    for written in ["\"*\"", "[GET, \"*\"]"] {
+        let config = right(&format!("rules: [{{host: a.example, methods: {written}}}]\n")).config;
+        assert_eq!(config.rules[0].methods, None);
+    }
+}

@@ -317,3 +317,22 @@ fn errors_stay_useful_where_words_and_names_are_wrong() {
         assert!(shown.contains(said), "{said} in {shown}");
     }
 }
+
+#[test]
+fn conditions_without_a_value_are_errors() {
+    says(
+        "rules:\n  - {host: a.example, auth: }\n  - host: b.example\n    path:\n    rules: [{path: /x, auth: }]\n  - host: 8080\n  - {host: [], auth: None}\n",
+        &[
+            "2:23 `auth` has no value | write `auth: none` for no credential, or leave the key out to inherit that of the rule above",
+            "4:5 `path` has no value | leave the key out for no condition",
+            "5:24 `auth` has no value | write `auth: none` for no credential, or leave the key out to inherit that of the rule above",
+            "6:11 a number is not a host | write a name or an address with it, such as `http://127.0.0.1:8080`",
+            "7:12 the list of `host` is empty, so nothing could match",
+            "7:22 rule `rule on line 7` uses credential `None`, which does not exist; did you mean `none`?",
+        ],
+    );
+    says(
+        "rules: [{host: a.example, auth: {extends: b}}]\n",
+        &["1:43 this credential extends `b`, which does not exist"],
+    );
+}
