@@ -165,13 +165,10 @@ impl SourceTexts {
             }
             (Reach::Own(..), None) => !is_word,
         };
-        let say = |text: &str| {
+        for said in [Some(&mut one.message), one.label.as_mut(), one.help.as_mut()].into_iter().flatten() {
             let hidden = files().filter(|(file, hidden)| reaches(file, hidden)).map(|(_, hidden)| hidden);
-            without(text, hidden)
-        };
-        one.message = say(&one.message);
-        one.label = one.label.as_deref().map(say);
-        one.help = one.help.as_deref().map(say);
+            *said = without(said, hidden);
+        }
         one
     }
 
