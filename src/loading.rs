@@ -16,6 +16,7 @@ use crate::{
         AuthRef, Config, Place,
         diagnostics::{Diagnostic, Diagnostics},
         load::{self, Sources},
+        read::resolve_path,
         text::{Reference, Text},
         yaml::{Node, Value},
     },
@@ -96,34 +97,58 @@ impl Loader {
     /// Everything that is wrong, at once.
     pub fn load(&self, previous: Option<&RuleSet>) -> Result<Ready, Diagnostics> {
         let loaded = match &self.0.origin {
-            Origin::Files(sources) => load::load(sources)?,
+            Origin::Files(sources) => match load::load_or_part(sources) {
+                Ok(loaded) => loaded,
+                Err(load::Broken { found, part: None }) => return Err(found),
+                Err(load::Broken { found, part: Some(part) }) => return Err(self.further(found, &part, previous)),
+            },
             Origin::Text(name, text) => load::load_text(name, text)?,
         };
         *lock(&self.0.variables) = secret_variables(&loaded.tree, &loaded.config);
         self.0.context.get_or_init(|| (self.0.make_context)(&loaded.config));
         let compiled = RuleSet::compile(&loaded.config, previous, self);
-        let clients = self.clients(&loaded.config);
+        let clients = self.clients(&loaded);
         match (compiled, clients) {
             (Ok(rules), Ok(clients)) => Ok(Ready { loaded, rules, clients }),
             (compiled, clients) => {
                 let mut all = compiled.err().map(|errors| errors.list).unwrap_or_default();
                 all.extend(clients.err().unwrap_or_default());
+                pin(&mut all, &loaded.tree);
                 Err(loaded.diagnostics(all))
             }
         }
     }
 
+    /// What is wrong besides with what could be read of a wrong configuration.
+    fn further(&self, found: Diagnostics, part: &load::Loaded, previous: Option<&RuleSet>) -> Diagnostics {
+        self.0.context.get_or_init(|| (self.0.make_context)(&part.config));
+        let mut more = RuleSet::compile(&part.config, previous, self).err().map(|more| more.list).unwrap_or_default();
+        more.extend(self.clients(part).err().unwrap_or_default());
+        // What is wrong with a place has been said.
+        more.retain(|one| !found.list.iter().any(|other| other.place.is_some() && other.place == one.place));
+        pin(&mut more, &part.tree);
+        let Diagnostics { mut list, sources } = found;
+        list.extend(more);
+        Diagnostics::new(list, sources)
+    }
+
     /// The passwords of `proxy.clients`. They are needed at once, so an unset one is an error now.
-    fn clients(&self, config: &Config) -> Result<Vec<(Arc<str>, Secret)>, Vec<Diagnostic>> {
+    fn clients(&self, loaded: &load::Loaded) -> Result<Vec<(Arc<str>, Secret)>, Vec<Diagnostic>> {
         let mut known = Vec::new();
         let mut errors = Vec::new();
-        for (name, password) in &config.proxy.clients {
-            match self.text(password) {
-                Ok(secret) if secret.is_empty() => {
-                    errors.push(Diagnostic::error(format!("the password of client `{name}` is empty")));
+        let written = loaded.tree.get("proxy").and_then(|proxy| proxy.get("clients"));
+        for (name, password) in &loaded.config.proxy.clients {
+            let wrong = |why: String| {
+                let error = Diagnostic::error(format!("the password of client `{name}`{why}"));
+                match written.and_then(|clients| clients.get(name)) {
+                    Some(node) => error.at(&node.place),
+                    None => error,
                 }
+            };
+            match self.text(password) {
+                Ok(secret) if secret.is_empty() => errors.push(wrong(" is empty".to_owned())),
                 Ok(secret) => known.push((Arc::from(name.as_str()), secret)),
-                Err(why) => errors.push(Diagnostic::error(format!("the password of client `{name}`: {why}"))),
+                Err(why) => errors.push(wrong(format!(": {why}"))),
             }
         }
         if errors.is_empty() { Ok(known) } else { Err(errors) }
@@ -252,10 +277,51 @@ impl reload::Source for Loader {
     }
 }
 
+/// Schemes say what is wrong with a credential without its place. If the message names a key of it, that is the place.
+fn pin(errors: &mut [Diagnostic], tree: &Node) {
+    let credentials = tree.get("credentials").and_then(Node::entries).unwrap_or_default();
+    for error in errors {
+        let Some(place) = &error.place else { continue };
+        let Some(credential) = credentials.iter().find(|credential| credential.key.place == *place) else { continue };
+        let named = error.message.split('`').skip(1).step_by(2).find_map(|word| credential.value.entry(word));
+        if let Some(entry) = named {
+            error.place = Some(entry.value.place.clone());
+        }
+    }
+}
+
+/// Files that a configuration names, that hold no text of it, and that cannot be read now. Whoever runs the proxy may see
+/// others, so this is for commands that look.
+pub fn unreadable_files(loaded: &load::Loaded) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    let mut open = vec![&loaded.tree];
+    while let Some(node) = open.pop() {
+        let keys: &[&str] = match node.get("type").and_then(Node::text) {
+            Some("mtls") => &["cert", "key", "pfx", "ca"],
+            _ => &["extra_ca"],
+        };
+        for written in keys.iter().filter_map(|key| node.get(key)) {
+            let Some(path) = written.text().filter(|path| !path.is_empty() && !path.contains("${")) else { continue };
+            let path = resolve_path(&written.place.file, path);
+            if let Err(error) = std::fs::File::open(&path) {
+                let why = match error.kind() {
+                    std::io::ErrorKind::NotFound => format!("there is no file {}", path.display()),
+                    _ => format!("cannot read {}: {error}", path.display()),
+                };
+                found.push(Diagnostic::error(why).at(&written.place));
+            }
+        }
+        open.extend(node.items().unwrap_or_default());
+        open.extend(node.entries().unwrap_or_default().iter().map(|entry| &entry.value));
+    }
+    found
+}
+
 /// What reloading has to know of a load.
 pub fn watched(loaded: load::Loaded, rules: RuleSet) -> reload::Loaded {
     let secrets = secret_files(&loaded.config);
-    reload::Loaded { config: Arc::new(loaded.config), rules, secrets }
+    let says_no_rules = loaded.says_no_rules;
+    reload::Loaded { config: Arc::new(loaded.config), rules, secrets, says_no_rules }
 }
 
 /// The files that texts outside of credentials refer to. Credentials look after theirs when they are used.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::Core;
+use super::{Core, count};
 use crate::{
     config::Config,
     rules::{
@@ -37,11 +37,9 @@ impl Report for Follow {
             proxy.console.announce(&note);
         }
         if news {
-            let (rules, hosts) = (rules.rules_count(), rules.hosts_count());
+            let (rules, hosts) = (count(rules.rules_count(), "rule"), count(rules.hosts_count(), "host"));
             let generation = status.generation;
-            proxy
-                .console
-                .announce(&format!("reloaded: {rules} rules for {hosts} hosts in force (generation {generation})"));
+            proxy.console.announce(&format!("reloaded: {rules} for {hosts} in force (generation {generation})"));
         }
     }
 

@@ -199,7 +199,7 @@ impl Sources {
             match part {
                 Part::Literal(literal) => whole.push_str(literal),
                 Part::Reference(reference) => {
-                    let value = self.reference(reference, refused).await?;
+                    let value = self.reference(reference, content, refused).await?;
                     // `${env:X:-}` says in so many words that nothing will do.
                     let required = content != Content::SecretList && !matches!(reference, Reference::Env { .. });
                     if required && is_blank(&value) {
@@ -217,9 +217,19 @@ impl Sources {
         Ok(whole)
     }
 
-    async fn reference(&self, reference: &Reference, refused: Option<&Secret>) -> Result<Secret, AuthError> {
+    async fn reference(
+        &self,
+        reference: &Reference,
+        content: Content,
+        refused: Option<&Secret>,
+    ) -> Result<Secret, AuthError> {
         match reference {
-            Reference::Env { name, default } => env(name, default.as_deref()),
+            Reference::Env { name, default } => match (env(name)?, default) {
+                (Some(value), _) => Ok(value),
+                // Boxed, as a default may have defaults.
+                (None, Some(default)) => Box::pin(self.text(default, content, refused)).await,
+                (None, None) => Err(not_set(name)),
+            },
             Reference::Token(name) => self.token(name, refused).await,
             Reference::IdToken(name) => self.id_token(name, refused).await,
             kept => self.kept(kept, refused.is_some()).await,
@@ -283,7 +293,7 @@ impl Sources {
             }
             Reference::Keyring { service, user } => keyring(service.clone(), user.clone()).await.map_err(missing),
             Reference::Secret(name) => self.stored(name.clone()).await.map_err(missing),
-            Reference::Env { name, default } => env(name, default.as_deref()),
+            Reference::Env { name, .. } => env(name)?.ok_or_else(|| not_set(name)),
             Reference::Token(name) => self.token(name, None).await,
             Reference::IdToken(name) => self.id_token(name, None).await,
         }
@@ -342,25 +352,28 @@ fn is_blank(secret: &Secret) -> bool {
     secret.expose().trim().is_empty()
 }
 
-fn env(name: &str, default: Option<&str>) -> Result<Secret, AuthError> {
-    let value = match std::env::var(name) {
-        Ok(value) if !value.is_empty() => Some(value),
-        Ok(_) | Err(std::env::VarError::NotPresent) => default.map(str::to_owned),
+/// The value of an environment variable, if it is set and not empty.
+fn env(name: &str) -> Result<Option<Secret>, AuthError> {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => Ok(Some(Secret::new(value))),
+        Ok(_) | Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => {
-            return Err(AuthError::missing(format!("${{env:{name}}} is not valid UTF-8")));
+            Err(AuthError::missing(format!("${{env:{name}}} is not valid UTF-8")))
         }
-    };
-    value.map(Secret::new).ok_or_else(|| {
-        AuthError::missing(format!(
-            "${{env:{name}}} is not set; start countersign with {name} in its environment, or write \
-             ${{env:{name}:-default}}"
-        ))
-    })
+    }
+}
+
+fn not_set(name: &str) -> AuthError {
+    AuthError::missing(format!(
+        "${{env:{name}}} is not set; start countersign with {name} in its environment, or write ${{env:{name}:-default}}"
+    ))
 }
 
 async fn file(path: &Path) -> Result<Secret, String> {
     let bytes = content(path).await?;
     let text = std::str::from_utf8(&bytes).map_err(|_| "it is not valid UTF-8")?;
+    // Some editors begin a file with a mark that is no part of the secret.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.strip_suffix('\n').map_or(text, |text| text.strip_suffix('\r').unwrap_or(text));
     Ok(Secret::new(text))
 }
@@ -486,6 +499,18 @@ mod tests {
         let error = read(&sources, "${env:COUNTERSIGN_TEST_UNSET}").await.unwrap_err();
         assert!(error.contains("${env:COUNTERSIGN_TEST_UNSET} is not set") && error.contains(":-default"), "{error}");
         assert_eq!(read(&sources, "${env:COUNTERSIGN_TEST_UNSET:-x}").await.unwrap(), "x");
+    }
+
+    #[tokio::test]
+    async fn references_in_defaults_are_read_and_learnt() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t");
+        std::fs::write(&path, "\u{feff}canary\n").unwrap();
+        let (sources, known) = sources();
+        let text =
+            format!("${{env:COUNTERSIGN_TEST_UNSET:-${{env:COUNTERSIGN_TEST_NONE:-a-${{file:{}}}}}}}", path.display());
+        assert_eq!(read(&sources, &text).await.unwrap(), "a-canary");
+        assert!(known.lock().unwrap().contains(&"canary".to_owned()));
     }
 
     #[tokio::test]

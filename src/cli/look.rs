@@ -15,7 +15,7 @@ use crate::{
     config::diagnostics::Diagnostics,
     console::Redactor,
     control::tokens::Desk,
-    loading::{Loader, Origin, Ready},
+    loading::{self, Loader, Origin, Ready},
     rules::Node,
     upstream::{Upstream, UpstreamSettings},
 };
@@ -87,7 +87,12 @@ pub(super) fn check(global: &Global, args: &CheckArgs) -> Result<u8, Failure> {
         global.config = Some(file.clone());
     }
     let (_runtime, ready) = ready(&global)?;
-    let warnings = ready.loaded.diagnostics(ready.loaded.warnings.clone());
+    let mut found = ready.loaded.warnings.clone();
+    found.extend(loading::unreadable_files(&ready.loaded));
+    let warnings = ready.loaded.diagnostics(found);
+    if warnings.has_errors() {
+        return Err(super::config::wrong(&global, &warnings));
+    }
     if global.json {
         output::json(&warnings.to_json())?;
         return Ok(0);

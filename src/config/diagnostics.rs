@@ -1,20 +1,17 @@
 //! Everything that is wrong with a configuration, each with its place, shown with the source line it is about.
 //!
 //! A diagnostic may be printed anywhere, so nothing secret may be in it: messages never repeat values that may be
-//! secrets, and literal secrets in a shown source line are masked (see [`SourceTexts::add`]).
+//! secrets, and literal secrets are masked in shown source lines and in what is said of them (see [`super::mask`]).
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    ops::Range,
-    path::Path,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::BTreeMap, fmt, ops::Range, path::Path, sync::Arc};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, renderer::DecorStyle};
-use regex::Regex;
 
-use super::{Place, yaml::Node};
+use super::{
+    Place,
+    mask::{Hidden, Reach, Secrets, without},
+    yaml::Node,
+};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,8 +109,8 @@ pub struct SourceTexts {
 #[derive(Clone)]
 struct Source {
     text: Arc<str>,
-    /// Byte ranges of literal secrets, in order; `None` if the file is not YAML, so that it must be guessed.
-    secrets: Option<Arc<[Range<usize>]>>,
+    /// `None` if the file is not YAML, so that it must be guessed.
+    secrets: Option<Arc<Secrets>>,
 }
 
 impl fmt::Debug for SourceTexts {
@@ -123,10 +120,10 @@ impl fmt::Debug for SourceTexts {
 }
 
 impl SourceTexts {
-    /// Adds a file. Scalars under keys that name secrets are masked when a line of it is shown; without a tree
-    /// (because the text is not YAML) the lines themselves must tell.
-    pub fn add(&mut self, file: Arc<Path>, text: Arc<str>, tree: Option<&Node>) {
-        let secrets = tree.map(|tree| secret_ranges(tree, &text).into());
+    /// Adds a file. What may be secret is masked when a line of it is shown; without a tree (because the text is not
+    /// YAML) the lines themselves must tell. `dropped` is what stands in the text and not in the tree.
+    pub fn add(&mut self, file: Arc<Path>, text: Arc<str>, tree: Option<&Node>, dropped: &[Node]) {
+        let secrets = tree.map(|tree| Arc::new(Secrets::of(tree, dropped, &text)));
         self.files.insert(file, Source { text, secrets });
     }
 
@@ -148,6 +145,31 @@ impl SourceTexts {
     /// The text of a file.
     pub fn text(&self, file: &Path) -> Option<&Arc<str>> {
         self.files.get(file).map(|source| &source.text)
+    }
+
+    /// Takes what may be secret out of what is said.
+    fn mask(&self, mut one: Diagnostic) -> Diagnostic {
+        // A word that is nearly a known one is no secret, and is what the message is for.
+        let is_word = one.label.as_ref().is_some_and(|label| label.starts_with("did you mean"));
+        let place = one.place.clone();
+        let about = place.as_ref().and_then(|place| {
+            let text = self.text(&place.file)?.get(place.span.0 as usize..place.span.1 as usize)?;
+            Some(text.contains("${"))
+        });
+        let files = || self.files.iter().flat_map(|(file, source)| source.hidden().map(move |hidden| (file, hidden)));
+        let reaches = |file: &Arc<Path>, hidden: &Hidden| match (hidden.reach, &place) {
+            (Reach::Everywhere, _) => true,
+            (Reach::Variables, _) => about != Some(false),
+            (Reach::Own(start, end), Some(place)) => {
+                !is_word && place.file == *file && place.span.0 <= end && start <= place.span.1
+            }
+            (Reach::Own(..), None) => !is_word,
+        };
+        for said in [Some(&mut one.message), one.label.as_mut(), one.help.as_mut()].into_iter().flatten() {
+            let hidden = files().filter(|(file, hidden)| reaches(file, hidden)).map(|(_, hidden)| hidden);
+            *said = without(said, hidden);
+        }
+        one
     }
 
     /// The line `place` is on, masked, with the byte range of the place in it.
@@ -180,14 +202,18 @@ impl SourceTexts {
 impl Source {
     /// Tells for the bytes of one line whether they belong to a secret.
     fn secrets_of(&self, line: &Range<usize>) -> impl Fn(usize) -> bool {
-        let guessed = if self.secrets.is_none() { guess_secret(&self.text, line) } else { 0..0 };
+        let guessed = if self.secrets.is_none() { Secrets::guess(&self.text, line) } else { Vec::new() };
         move |at| match &self.secrets {
-            Some(ranges) => {
-                let next = ranges.partition_point(|range| range.end <= at);
-                ranges.get(next).is_some_and(|range| range.contains(&at))
+            Some(secrets) => {
+                let next = secrets.ranges.partition_point(|range| range.end <= at);
+                secrets.ranges.get(next).is_some_and(|range| range.contains(&at))
             }
-            None => guessed.contains(&at),
+            None => guessed.iter().any(|range| range.contains(&at)),
         }
+    }
+
+    fn hidden(&self) -> impl Iterator<Item = &Hidden> {
+        self.secrets.iter().flat_map(|secrets| &secrets.hidden)
     }
 }
 
@@ -211,121 +237,6 @@ fn visible(c: char) -> char {
     }
 }
 
-/// In a text that is not YAML: the part of a line that may be a secret, because its key, or the last key above it,
-/// names one.
-fn guess_secret(text: &str, line: &Range<usize>) -> Range<usize> {
-    static KEY: LazyLock<Option<Regex>> =
-        LazyLock::new(|| Regex::new(r#"(["']?)([A-Za-z_][A-Za-z0-9_-]*)(["']?)\s*[:=]"#).ok());
-    let Some(key) = KEY.as_ref() else { return line.clone() };
-    let mut start = line.start;
-    let mut end = line.end;
-    loop {
-        let this = &text[start..end];
-        let found = key.captures_iter(this).find(|found| found.get(2).is_some_and(|name| is_secret_key(name.as_str())));
-        if let Some(found) = found {
-            let from = if start == line.start { start + found.get(0).map_or(0, |all| all.end()) } else { line.start };
-            return from..line.end;
-        }
-        if key.is_match(this) || start == 0 {
-            return line.end..line.end;
-        }
-        end = start - 1;
-        start = text[..end].rfind('\n').map_or(0, |found| found + 1);
-    }
-}
-
-/// True if the value of a key of this name may be a secret.
-pub fn is_secret_key(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    const PLAIN_ENDS: [&str; 12] =
-        ["_url", "_uri", "_endpoint", "_file", "_path", "_type", "_name", "_method", "_ttl", "_params", "_in", "_id"];
-    const PARTS: [&str; 12] = [
-        "password",
-        "passwd",
-        "passphrase",
-        "secret",
-        "token",
-        "cookie",
-        "apikey",
-        "api_key",
-        "private",
-        "access_key",
-        "authorization",
-        "assertion",
-    ];
-    const WHOLE: [&str; 6] = ["value", "key", "pass", "pwd", "seed", "auth_key"];
-    if PLAIN_ENDS.iter().any(|end| name.ends_with(end)) {
-        return false;
-    }
-    // A name that is mistyped is what a line is shown for.
-    let last = name.rsplit('_').next().unwrap_or_default();
-    let is_near = |part: &&str| {
-        let most = if part.len() > 5 { 2 } else { 1 };
-        [name.as_str(), last].iter().any(|word| strsim::damerau_levenshtein(word, part) <= most)
-    };
-    WHOLE.contains(&name.as_str()) || PARTS.iter().any(|part| name.contains(part) || is_near(part))
-}
-
-/// Keys below which every scalar may be a secret, whatever its own key.
-fn holds_secrets(name: &str) -> bool {
-    matches!(name, "clients" | "cookies" | "redis")
-}
-
-/// The literal parts of secrets in `text`: scalars under secret keys, without the references in them.
-fn secret_ranges(tree: &Node, text: &str) -> Vec<Range<usize>> {
-    let mut ranges = Vec::new();
-    collect_secrets(tree, false, false, text, &mut ranges);
-    ranges.sort_by_key(|range| (range.start, range.end));
-    let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    merged
-}
-
-fn collect_secrets(node: &Node, secret: bool, inside: bool, text: &str, out: &mut Vec<Range<usize>>) {
-    use super::yaml::Value;
-    match &node.value {
-        Value::Scalar(_) if secret || inside => {
-            let span = node.place.span.0 as usize..node.place.span.1 as usize;
-            if let Some(written) = text.get(span.clone()) {
-                out.extend(literal_ranges(written).map(|part| span.start + part.start..span.start + part.end));
-            }
-        }
-        Value::Scalar(_) | Value::Null | Value::Wrong => {}
-        Value::Sequence(items) => items.iter().for_each(|item| collect_secrets(item, secret, inside, text, out)),
-        Value::Mapping(entries) => {
-            for entry in entries {
-                let inside = inside || holds_secrets(&entry.key.name);
-                collect_secrets(&entry.value, is_secret_key(&entry.key.name), inside, text, out);
-            }
-        }
-    }
-}
-
-/// What is not a reference in a scalar as written, and the defaults of references.
-fn literal_ranges(written: &str) -> impl Iterator<Item = Range<usize>> + use<> {
-    let mut ranges = Vec::new();
-    let quotes = usize::from(written.starts_with(['"', '\'']));
-    let end = written.len().saturating_sub(quotes).max(quotes);
-    let mut from = quotes.min(end);
-    while let Some(found) = written.get(from..end).and_then(|rest| rest.find("${")) {
-        let inner_start = from + found + 2;
-        let Some(length) = super::text::reference_end(&written[inner_start..end]) else { break };
-        ranges.push(from..from + found);
-        let inner = &written[inner_start..inner_start + length];
-        if let Some(default) = inner.find(":-") {
-            ranges.push(inner_start + default + 2..inner_start + length);
-        }
-        from = inner_start + length + 1;
-    }
-    ranges.push(from..end);
-    ranges.into_iter().filter(|range| !range.is_empty())
-}
-
 /// Everything that is wrong, with the texts to show it in.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics {
@@ -343,8 +254,9 @@ impl From<Vec<Diagnostic>> for Diagnostics {
 }
 
 impl Diagnostics {
-    /// Sorted by file and place; what is said twice is kept once.
-    pub fn new(mut list: Vec<Diagnostic>, sources: SourceTexts) -> Self {
+    /// Sorted by file and place, secrets masked; what is said twice is kept once.
+    pub fn new(list: Vec<Diagnostic>, sources: SourceTexts) -> Self {
+        let mut list: Vec<_> = list.into_iter().map(|one| sources.mask(one)).collect();
         list.sort_by(|a, b| order(a).cmp(&order(b)));
         list.dedup();
         Self { list, sources }
@@ -443,54 +355,3 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
-
-#[cfg(test)]
-mod tests {
-    use super::is_secret_key;
-
-    #[test]
-    fn names_of_secrets_are_known_mistyped_too() {
-        for name in [
-            "token",
-            "tokken",
-            "tokn",
-            "refresh_tokken",
-            "passwrod",
-            "pasword",
-            "client_sercet",
-            "api-key",
-            "apikye",
-            "cookeis",
-            "value",
-            "Private_Key",
-            "assertoin",
-        ] {
-            assert!(is_secret_key(name), "{name}");
-        }
-        for name in [
-            "token_url",
-            "type",
-            "host",
-            "name",
-            "scope",
-            "username",
-            "client_id",
-            "realm",
-            "state",
-            "audience",
-            "grant",
-            "header",
-            "origins",
-            "paths",
-            "method",
-            "service",
-            "region",
-            "algorithm",
-            "prefix",
-            "nonce",
-            "opaque",
-        ] {
-            assert!(!is_secret_key(name), "{name}");
-        }
-    }
-}

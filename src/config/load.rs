@@ -39,6 +39,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// All files as one tree: variables replaced, `extends` applied.
     pub tree: Node,
+    /// `rules: []` is what the main file says.
+    pub says_no_rules: bool,
 }
 
 impl Loaded {
@@ -85,12 +87,30 @@ fn user_file() -> Option<PathBuf> {
 
 /// Reads the configuration. On failure all errors of all files come together.
 pub fn load(sources: &Sources) -> Result<Loaded, Diagnostics> {
+    load_or_part(sources).map_err(|broken| broken.found)
+}
+
+/// A configuration that is wrong.
+#[derive(Debug)]
+pub struct Broken {
+    /// What is wrong.
+    pub found: Diagnostics,
+    /// What could be read all the same, so that others can look for further errors in it. Only for that.
+    pub part: Option<Box<Loaded>>,
+}
+
+impl From<Diagnostics> for Broken {
+    fn from(found: Diagnostics) -> Self {
+        Self { found, part: None }
+    }
+}
+
+/// As [`load`]; what could be read of a wrong configuration is there too.
+pub fn load_or_part(sources: &Sources) -> Result<Loaded, Broken> {
     let Some(main) = sources.find() else {
         let error = Diagnostic::error(format!("there is no {FILE_NAME} here or above"));
-        return Err(Diagnostics::new(
-            vec![error.help("write one with `countersign init`, or name one with `--config`")],
-            SourceTexts::default(),
-        ));
+        let error = error.help("write one with `countersign init`, or name one with `--config`");
+        return Err(Diagnostics::from(vec![error]).into());
     };
     let mut errors = Vec::new();
     let mut files = Vec::new();
@@ -101,7 +121,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Diagnostics> {
         }
     }
     if files.first().is_none_or(|(path, _): &(Arc<Path>, String)| **path != *main) {
-        return Err(Diagnostics::new(errors, SourceTexts::default()));
+        return Err(Diagnostics::from(errors).into());
     }
     let chosen = sources.environment.clone().or_else(|| environment_variable("COUNTERSIGN_ENVIRONMENT"));
     read_all(files, chosen.as_deref(), errors)
@@ -115,7 +135,7 @@ pub fn load_text(name: &str, text: &str) -> Result<Loaded, Diagnostics> {
 /// As [`load_text`] with files of `rules.d` after the main one, and a chosen environment.
 pub fn load_texts(files: &[(&str, &str)], environment: Option<&str>) -> Result<Loaded, Diagnostics> {
     let files = files.iter().map(|(name, text)| (Arc::from(Path::new(name)), (*text).to_owned())).collect();
-    read_all(files, environment, Vec::new())
+    read_all(files, environment, Vec::new()).map_err(|broken| broken.found)
 }
 
 /// `rules.d/*.yaml` beside the main file, in name order.
@@ -171,13 +191,13 @@ fn read_all(
     files: Vec<(Arc<Path>, String)>,
     environment: Option<&str>,
     mut errors: Vec<Diagnostic>,
-) -> Result<Loaded, Diagnostics> {
+) -> Result<Loaded, Broken> {
     let mut texts = SourceTexts::default();
     let mut documents = Vec::new();
     let mut main_is_broken = false;
     for (file, text) in files {
         let parsed = yaml::parse(&file, &text);
-        texts.add(file.clone(), text.into(), parsed.root.as_ref());
+        texts.add(file.clone(), text.into(), parsed.root.as_ref(), &parsed.dropped);
         errors.extend(parsed.errors.into_iter().map(|one| in_file(one, &file)));
         match parsed.root {
             Some(root) => documents.push(Document { file, root }),
@@ -187,13 +207,15 @@ fn read_all(
         }
     }
     if main_is_broken || documents.is_empty() {
-        return Err(Diagnostics::new(errors, texts));
+        return Err(Diagnostics::new(errors, texts).into());
     }
     let complete = documents.len() == texts.len();
     let mut loaded = Reading { texts, errors, complete }.config(documents, environment);
     let found = std::mem::take(&mut loaded.warnings);
     if found.iter().any(|one| one.severity == Severity::Error) {
-        return Err(Diagnostics::new(found, loaded.texts));
+        let found = loaded.diagnostics(found);
+        rule::without_unread(&mut loaded.config);
+        return Err(Broken { found, part: Some(Box::new(loaded)) });
     }
     loaded.warnings = found;
     Ok(loaded)
@@ -276,7 +298,9 @@ impl Reading {
         credentials.check_tokens(&tree, errors);
         credentials.check_circles(errors);
         rule::warn_unknown_clients(&config, errors);
-        Loaded { config, texts: self.texts, warnings: Diagnostics::new(self.errors, SourceTexts::default()).list, tree }
+        let says_no_rules = main.rules.as_ref().is_some_and(|rules| rules.items().is_some_and(<[Node]>::is_empty));
+        let warnings = Diagnostics::new(self.errors, SourceTexts::default()).list;
+        Loaded { config, texts: self.texts, warnings, tree, says_no_rules }
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod check;
 pub mod diagnostics;
 pub mod load;
+mod mask;
 pub mod raw;
 pub mod read;
 pub mod resolve;

@@ -244,6 +244,7 @@ pub struct RawRedact {
 #[schemars(rename = "Rule")]
 pub struct RawRule {
     /// Its name, for the console; made of host and path if it is missing.
+    #[schemars(with = "Option<Text>")]
     pub name: Option<String>,
     /// `[scheme://]pattern[:port]`, one or a list. Pattern: a name, `*.suffix`, `*`, an address, or `~regex`.
     #[schemars(with = "Option<OneOrMany<String>>")]
@@ -282,10 +283,10 @@ pub struct RawRule {
 #[serde(default, deny_unknown_fields)]
 pub struct RawWhen {
     /// Header name to a pattern of its value.
-    #[schemars(with = "BTreeMap<String, String>")]
+    #[schemars(with = "BTreeMap<String, Text>")]
     pub header: BTreeMap<String, At<String>>,
     /// Query name to a pattern of its decoded value.
-    #[schemars(with = "BTreeMap<String, String>")]
+    #[schemars(with = "BTreeMap<String, Text>")]
     pub query: BTreeMap<String, At<String>>,
     /// Names of proxy clients.
     #[schemars(with = "OneOrMany<String>")]

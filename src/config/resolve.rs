@@ -425,7 +425,7 @@ fn extended<'a>(
     result
 }
 
-/// The credential that this one extends.
+/// The credential that this one extends. One written in place has no name.
 fn parent_of<'a>(
     node: &'a Node,
     name: &str,
@@ -443,7 +443,8 @@ fn parent_of<'a>(
     match all.get_key_value(parent) {
         Some((parent, _)) => Ok(Some((parent, &extends.place))),
         None => {
-            let error = Diagnostic::error(format!("credential `{name}` extends `{parent}`, which does not exist"));
+            let who = if name.is_empty() { "this credential".to_owned() } else { format!("credential `{name}`") };
+            let error = Diagnostic::error(format!("{who} extends `{parent}`, which does not exist"));
             errors.push(error.at(&extends.place).suggest(parent, all.keys().copied().filter(|other| *other != name)));
             Err(())
         }
@@ -453,7 +454,7 @@ fn parent_of<'a>(
 /// An inline credential with `extends` applied.
 pub fn extend_inline(node: &Node, resolved: &[Entry], errors: &mut Vec<Diagnostic>) -> Option<Node> {
     let all = resolved.iter().map(|entry| (&*entry.key.name, entry)).collect();
-    match parent_of(node, "this credential", &all, errors) {
+    match parent_of(node, "", &all, errors) {
         Ok(None) => Some(node.clone()),
         Ok(Some((parent, _))) => all.get(parent).map(|parent| overlay(&parent.value, node)),
         Err(()) => None,

@@ -140,6 +140,9 @@ impl<'a> Credentials<'a> {
 
     fn unknown(&self, message: String, name: &str, place: &Place) -> Diagnostic {
         let error = Diagnostic::error(message).at(place);
+        if name.eq_ignore_ascii_case("none") {
+            return error.label("did you mean `none`?");
+        }
         if self.names.is_empty() {
             return error.help("`credentials` names none");
         }
@@ -277,14 +280,16 @@ fn rule(node: &Node, credentials: &Credentials<'_>, depth: usize, errors: &mut V
         errors.push(Diagnostic::error("this rule is empty").at(&node.place));
         return None;
     }
+    errors.extend(numbers(node.get("host")));
+    errors.extend(CONDITIONS.iter().filter_map(|key| without_value(node, key)));
     let raw: RawRule = from_node(node).map_err(|found| errors.extend(found)).ok()?;
     let name =
         raw.name.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| name_of(&raw.host, &raw.path, &node.place));
     let user = format!("rule `{name}`");
     Some(RuleConfig {
-        host: some_items(raw.host, "host", errors),
-        path: some_items(raw.path, "path", errors),
-        methods: some_items(raw.methods, "methods", errors).map(|list| methods(list, errors)),
+        host: some_items(raw.host, "host", node, errors),
+        path: some_items(raw.path, "path", node, errors),
+        methods: some_items(raw.methods, "methods", node, errors).and_then(|list| methods(list, errors)),
         when: raw.when.map(|when| conditions(when, errors)),
         auth: raw.auth.and_then(|auth| credentials.auth(&auth, &user, errors)),
         existing: raw.existing,
@@ -299,6 +304,31 @@ fn rule(node: &Node, credentials: &Credentials<'_>, depth: usize, errors: &mut V
     })
 }
 
+/// Keys that must not be left without a value: the rule would fit more, or leave bare, than it looks.
+const CONDITIONS: [&str; 5] = ["host", "path", "methods", "when", "auth"];
+
+/// A port alone would be taken for a short way to write an address.
+fn numbers(hosts: Option<&Node>) -> Vec<Diagnostic> {
+    let items = hosts.map_or(&[][..], |hosts| hosts.items().unwrap_or(std::slice::from_ref(hosts)));
+    let is_number = |item: &&Node| item.text().is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let wrong = items.iter().filter(is_number).filter(|item| item.text() != Some(""));
+    wrong
+        .map(|item| {
+            let help = "write a name or an address with it, such as `http://127.0.0.1:8080`";
+            Diagnostic::error("a number is not a host").at(&item.place).help(help)
+        })
+        .collect()
+}
+
+fn without_value(node: &Node, key: &str) -> Option<Diagnostic> {
+    let entry = node.entry(key).filter(|entry| entry.value.value == Value::Null)?;
+    let help = match key {
+        "auth" => "write `auth: none` for no credential, or leave the key out to inherit that of the rule above",
+        _ => "leave the key out for no condition",
+    };
+    Some(Diagnostic::error(format!("`{key}` has no value")).at(&entry.key.place).help(help))
+}
+
 /// A name for a rule that has none.
 fn name_of(host: &Option<OneOrMany<At<String>>>, path: &Option<OneOrMany<At<String>>>, place: &Place) -> String {
     let first = |list: &Option<OneOrMany<At<String>>>| {
@@ -311,6 +341,7 @@ fn name_of(host: &Option<OneOrMany<At<String>>>, path: &Option<OneOrMany<At<Stri
 fn some_items(
     list: Option<OneOrMany<At<String>>>,
     what: &str,
+    rule: &Node,
     errors: &mut Vec<Diagnostic>,
 ) -> Option<Vec<At<String>>> {
     let list = list?.0;
@@ -318,13 +349,17 @@ fn some_items(
         errors.push(Diagnostic::error(format!("this `{what}` is empty")).at(&item.place));
     }
     if list.is_empty() {
-        errors.push(Diagnostic::error(format!("the list of `{what}` is empty, so nothing could match")));
+        let place = rule.get(what).map_or(&rule.place, |list| &list.place);
+        errors.push(Diagnostic::error(format!("the list of `{what}` is empty, so nothing could match")).at(place));
     }
     Some(list)
 }
 
-fn methods(list: Vec<At<String>>, errors: &mut Vec<Diagnostic>) -> Vec<At<String>> {
-    list.into_iter()
+/// `None` for all methods, which `*` means as it does in hosts and paths.
+fn methods(list: Vec<At<String>>, errors: &mut Vec<Diagnostic>) -> Option<Vec<At<String>>> {
+    let is_any = list.iter().any(|method| method.value.trim() == "*");
+    let list = list
+        .into_iter()
         .map(|mut method| {
             method.value = method.value.trim().to_ascii_uppercase();
             if !method.value.is_empty() && Method::from_bytes(method.value.as_bytes()).is_err() {
@@ -336,7 +371,8 @@ fn methods(list: Vec<At<String>>, errors: &mut Vec<Diagnostic>) -> Vec<At<String
             }
             method
         })
-        .collect()
+        .collect();
+    if is_any { None } else { Some(list) }
 }
 
 fn conditions(raw: RawWhen, errors: &mut Vec<Diagnostic>) -> WhenConfig {
@@ -392,6 +428,25 @@ fn rule_tls(raw: RawRuleTls, errors: &mut Vec<Diagnostic>) -> Option<RuleTls> {
         return None;
     }
     Some(RuleTls { extra_ca: raw.extra_ca.map(|path| path.0), ca_only })
+}
+
+/// Leaves out what refers to parts that could not be read, so that nobody complains of it again.
+pub(super) fn without_unread(config: &mut super::Config) {
+    fn walk(rules: &mut Vec<RuleConfig>, known: &BTreeMap<String, At<SchemeConfig>>) {
+        let is_empty = |list: &Option<Vec<At<String>>>| list.as_ref().is_some_and(Vec::is_empty);
+        rules.retain(|rule| ![&rule.host, &rule.path, &rule.methods].into_iter().any(is_empty));
+        for rule in rules {
+            for list in rule.auth.iter_mut() {
+                list.retain(|auth| match &auth.value {
+                    AuthRef::Named(name) => known.contains_key(name),
+                    AuthRef::Inline(_) => true,
+                });
+            }
+            walk(&mut rule.rules, known);
+        }
+    }
+    let super::Config { rules, credentials, .. } = config;
+    walk(rules, credentials);
 }
 
 /// Warns of `when.client` with a name that `proxy.clients` does not have.

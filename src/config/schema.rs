@@ -19,7 +19,26 @@ pub fn schema() -> Value {
         object.insert("definitions".into(), Value::Object(definitions));
     }
     drop_null(&mut root);
+    for section in SECTIONS {
+        if let Some(property) = root.pointer_mut(&format!("/properties/{section}")) {
+            or_empty(property);
+        }
+    }
     root
+}
+
+/// Parts of the file that may stand there empty, as they do when all of their lines are comments.
+const SECTIONS: [&str; 9] =
+    ["vars", "environments", "proxy", "console", "tokens", "secrets", "redact", "credentials", "rules"];
+
+/// Lets a property be `null` too.
+fn or_empty(property: &mut Value) {
+    let mut whole = property.take();
+    let description = whole.as_object_mut().and_then(|object| object.remove("description"));
+    *property = json!({ "anyOf": [whole, { "type": "null" }] });
+    if let (Some(object), Some(description)) = (property.as_object_mut(), description) {
+        object.insert("description".into(), description);
+    }
 }
 
 /// The schema as text, with a final newline.

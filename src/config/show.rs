@@ -3,17 +3,25 @@
 use std::fmt::Write;
 
 use super::{
-    diagnostics::is_secret_key,
+    diagnostics::SourceTexts,
     load::Loaded,
-    text::{Part, Text},
+    mask::{SHOWN, is_secret_key, looks_secret},
+    text::{Part, Reference, Text},
     yaml::{Entry, Node, Value, is_bool},
 };
 
 /// Prints what is in force: all files as one, variables replaced, `extends` applied. Literal values that may be
 /// secrets are `***`; references stay, because they are not the secret. With `origin` every value says `file:line`.
 pub fn show(loaded: &Loaded, origin: bool) -> String {
-    let mut printer = Printer { out: String::new(), origin, hidden: Vec::new() };
+    let mut printer =
+        Printer { out: String::new(), origin, texts: &loaded.texts, hidden: Vec::new(), variables: Vec::new() };
     collect_hidden(&loaded.tree, Mask::Plain, "", &mut printer.hidden);
+    for entry in loaded.tree.get("vars").and_then(Node::entries).unwrap_or_default() {
+        let (key, value) = (&entry.key.name, entry.value.text().unwrap_or_default());
+        if value.len() >= LONG && (shown(value, Mask::Variable, key) != value || printer.is_hidden(value)) {
+            printer.variables.push(value.to_owned());
+        }
+    }
     match &loaded.tree.value {
         Value::Mapping(entries) => printer.entries(entries, 0, Mask::Plain, false),
         _ => printer.out.push_str("{}\n"),
@@ -38,59 +46,35 @@ enum Mask {
     All,
 }
 
-/// Keys of credentials whose literal values are shown. Whatever is not here is masked.
-const SHOWN: &[&str] = &[
-    "access_token_url",
-    "algorithm",
-    "allow_plaintext",
-    "audience",
-    "auth_url",
-    "authorization_endpoint",
-    "authorization_url",
-    "cert",
-    "client_auth",
-    "client_id",
-    "device_url",
-    "domain",
-    "extends",
-    "grant",
-    "header",
-    "in",
-    "issuer",
-    "key_id",
-    "kid",
-    "leeway",
-    "name",
-    "prefix",
-    "qop",
-    "realm",
-    "redirect_uri",
-    "refresh_ahead",
-    "region",
-    "resource",
-    "scope",
-    "scopes",
-    "service",
-    "share",
-    "timeout",
-    "token_endpoint",
-    "token_url",
-    "ttl",
-    "type",
-    "url",
-    "user",
-    "username",
-    "workstation",
-];
+/// Shorter texts are part of many that have nothing to do with them.
+const LONG: usize = 4;
 
-struct Printer {
+struct Printer<'l> {
     out: String,
     origin: bool,
-    /// Literal secrets of credentials: a variable may hold them too.
+    texts: &'l SourceTexts,
+    /// Literal secrets of credentials: a variable may hold them too, or a part of them.
     hidden: Vec<String>,
+    /// The values of variables that do: whatever else they are used for shows them too.
+    variables: Vec<String>,
 }
 
-impl Printer {
+impl Printer<'_> {
+    /// True for a variable's value that is a secret, a part of one, or more than one.
+    fn is_hidden(&self, text: &str) -> bool {
+        !text.is_empty() && self.hidden.iter().any(|hidden| text.contains(hidden) || hidden.contains(text))
+    }
+
+    /// The text without the variables in it that hold secrets.
+    fn without_variables(&self, text: String, node: &Node) -> String {
+        let span = node.place.span.0 as usize..node.place.span.1 as usize;
+        let written = self.texts.text(&node.place.file).and_then(|file| file.get(span));
+        if written.is_some_and(|written| !written.contains("${")) {
+            return text;
+        }
+        self.variables.iter().fold(text, |text, value| text.replace(value, "***"))
+    }
+
     fn entries(&mut self, entries: &[Entry], indent: usize, mask: Mask, inline_first: bool) {
         for (at, entry) in entries.iter().enumerate() {
             if at > 0 || !inline_first {
@@ -109,7 +93,9 @@ impl Printer {
             Value::Null | Value::Wrong => self.end_line(" null", node),
             Value::Scalar(one) => {
                 let mut text = shown(&one.text, mask, key);
-                if mask == Mask::Variable && self.hidden.iter().any(|hidden| text.contains(hidden)) {
+                if mask != Mask::Variable {
+                    text = self.without_variables(text, node);
+                } else if self.is_hidden(&text) {
                     text = "***".to_owned();
                 }
                 self.out.push(' ');
@@ -176,10 +162,7 @@ fn collect_hidden(node: &Node, mask: Mask, key: &str, hidden: &mut Vec<String>) 
         Value::Null | Value::Wrong => {}
         Value::Scalar(scalar) if shown(&scalar.text, mask, key) != *scalar.text => {
             let parts = Text::parse(&scalar.text).map(|text| text.parts().to_vec()).unwrap_or_default();
-            hidden.extend(parts.into_iter().filter_map(|part| match part {
-                Part::Literal(literal) if literal.len() >= 4 => Some(literal),
-                _ => None,
-            }));
+            parts.into_iter().for_each(|part| literals(part, hidden));
         }
         Value::Scalar(_) => {}
         Value::Sequence(items) => {
@@ -193,16 +176,24 @@ fn collect_hidden(node: &Node, mask: Mask, key: &str, hidden: &mut Vec<String>) 
     }
 }
 
+/// The literal parts of a part: itself, or those of a default.
+fn literals(part: Part, hidden: &mut Vec<String>) {
+    match part {
+        Part::Literal(literal) if literal.len() >= LONG => hidden.push(literal),
+        Part::Reference(Reference::Env { default: Some(default), .. }) => {
+            default.parts().iter().cloned().for_each(|part| literals(part, hidden));
+        }
+        _ => {}
+    }
+}
+
 /// The text to print for a scalar: literals that may be secret are masked, references are shown without defaults.
 fn shown(text: &str, mask: Mask, key: &str) -> String {
     let open = match mask {
         Mask::All => false,
         Mask::Redis => ["ca", "cert", "prefix"].contains(&key),
         Mask::Plain | Mask::Variable => !is_secret_key(key),
-        Mask::Header => {
-            !is_secret_key(key)
-                && !["auth", "key", "sig", "session"].iter().any(|part| key.to_ascii_lowercase().contains(part))
-        }
+        Mask::Header => !looks_secret(key),
         Mask::Credential => SHOWN.contains(&key),
     };
     if open {

@@ -30,8 +30,8 @@ pub enum Reference {
     Env {
         /// Name of the variable.
         name: String,
-        /// Used when the variable is unset or empty.
-        default: Option<String>,
+        /// Used when the variable is unset or empty; may hold references itself.
+        default: Option<Box<Text>>,
     },
     /// `${file:path}`, made absolute; one final newline is dropped.
     File(PathBuf),
@@ -55,6 +55,9 @@ pub enum Reference {
     IdToken(String),
 }
 
+/// Defaults in defaults, at most.
+const MAX_DEFAULTS: usize = 16;
+
 /// What is wrong with a reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -73,6 +76,11 @@ impl Text {
 
     /// Parses references; `$${` is a literal `${`. Variables must have been replaced before.
     pub fn parse(text: &str) -> Result<Self, TextError> {
+        Self::parse_within(text, MAX_DEFAULTS)
+    }
+
+    /// `depth` defaults may stand in each other.
+    fn parse_within(text: &str, depth: usize) -> Result<Self, TextError> {
         let mut parts = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -89,7 +97,7 @@ impl Text {
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal)));
             }
-            parts.push(Part::Reference(Reference::parse(&inner[..end])?));
+            parts.push(Part::Reference(Reference::parse_within(&inner[..end], depth)?));
             rest = &inner[end + 1..];
         }
         literal.push_str(rest);
@@ -118,11 +126,17 @@ impl Text {
         self.as_literal().is_some_and(|text| text.is_empty())
     }
 
-    /// The references in it.
+    /// The references in it, those in defaults too.
     pub fn references(&self) -> impl Iterator<Item = &Reference> {
-        self.parts.iter().filter_map(|part| match part {
-            Part::Reference(reference) => Some(reference),
-            Part::Literal(_) => None,
+        let mut open: Vec<_> = self.parts.iter().rev().collect();
+        std::iter::from_fn(move || {
+            loop {
+                let Part::Reference(reference) = open.pop()? else { continue };
+                if let Reference::Env { default: Some(default), .. } = reference {
+                    open.extend(default.parts.iter().rev());
+                }
+                return Some(reference);
+            }
         })
     }
 }
@@ -137,7 +151,7 @@ impl Text {
                 Part::Literal(text) => out.push_str(text),
                 Part::Reference(Reference::Env { name, default }) => match (std::env::var(name), default) {
                     (Ok(value), _) if !value.is_empty() => out.push_str(&value),
-                    (_, Some(default)) => out.push_str(default),
+                    (_, Some(default)) => out.push_str(&default.read_now()?),
                     (Ok(_), None) => {}
                     (Err(std::env::VarError::NotPresent), None) => {
                         return Err(TextError(format!("the environment variable `{name}` is not set")));
@@ -175,7 +189,8 @@ fn read_line_file(path: &std::path::Path) -> Result<String, TextError> {
     }
     let end = text.strip_suffix('\n').map_or(text.len(), |rest| rest.strip_suffix('\r').unwrap_or(rest).len());
     text.truncate(end);
-    Ok(text)
+    // Some editors begin a file with a mark that is no part of the text.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// Where the `}` of a reference stands; braces inside it must be balanced.
@@ -198,6 +213,10 @@ impl Reference {
 
     /// Parses what stands between `${` and `}`.
     pub fn parse(inner: &str) -> Result<Self, TextError> {
+        Self::parse_within(inner, MAX_DEFAULTS)
+    }
+
+    fn parse_within(inner: &str, depth: usize) -> Result<Self, TextError> {
         let Some((kind, rest)) = inner.split_once(':') else {
             return Err(TextError(format!("`${{{inner}}}` names a variable, which cannot stand here")));
         };
@@ -206,7 +225,13 @@ impl Reference {
         }
         match kind {
             "env" => Ok(match rest.split_once(":-") {
-                Some((name, default)) => Self::Env { name: name.into(), default: Some(default.into()) },
+                Some(_) if depth == 0 => {
+                    return Err(TextError(format!("more than {MAX_DEFAULTS} defaults stand in each other")));
+                }
+                Some((name, default)) => {
+                    let default = Text::parse_within(default, depth - 1)?;
+                    Self::Env { name: name.into(), default: Some(Box::new(default)) }
+                }
                 None => Self::Env { name: rest.into(), default: None },
             }),
             "file" => Ok(Self::File(rest.into())),
@@ -309,7 +334,7 @@ mod tests {
             text.parts(),
             [
                 Part::Literal("a ".into()),
-                Part::Reference(Reference::Env { name: "X".into(), default: Some("d".into()) }),
+                Part::Reference(Reference::Env { name: "X".into(), default: Some(Box::new(Text::literal("d"))) }),
                 Part::Literal(" b ${no} ".into()),
                 Part::Reference(Reference::File("k.txt".into())),
             ]
@@ -318,8 +343,19 @@ mod tests {
     }
 
     #[test]
+    fn references_in_defaults_are_references() {
+        let text = Text::parse("${env:NOPE_A:-x${env:NOPE_B:-${file:/k.txt}}}").unwrap();
+        let names: Vec<_> = text.references().map(ToString::to_string).collect();
+        assert_eq!(names, ["${env:NOPE_A}", "${env:NOPE_B}", "${file:/k.txt}"]);
+        let text = Text::parse("${env:NOPE_A:-x${env:NOPE_B:-y}z}").unwrap();
+        assert_eq!(text.read_now().as_deref(), Ok("xyz"));
+        let deep = "${env:NOPE_A:-".repeat(40) + &"}".repeat(40);
+        assert!(Text::parse(&deep).is_err());
+    }
+
+    #[test]
     fn bad_references_are_named() {
-        for bad in ["${", "${env:}", "${vault:x}", "${keyring:x}", "${name}"] {
+        for bad in ["${", "${env:A:-${vault:x}}", "${env:}", "${vault:x}", "${keyring:x}", "${name}"] {
             assert!(Text::parse(bad).is_err(), "{bad}");
         }
     }

@@ -73,6 +73,9 @@ pub fn parse_seconds(text: &str) -> Result<u64, String> {
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is not a size; write bytes, or a number with a unit: `64KiB`, `16MiB`, `1GB`");
     let (number, unit) = split_number(text.trim()).ok_or_else(wrong)?;
+    if matches!(unit.trim(), "" | "b" | "B") && number.fract() != 0.0 {
+        return Err(wrong());
+    }
     let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "kib" | "k" => 1 << 10,
@@ -214,7 +217,7 @@ mod tests {
         assert_eq!(parse_size("16 MiB"), Ok(16 << 20));
         assert_eq!(parse_size("1GB"), Ok(1_000_000_000));
         assert_eq!(parse_size("1.5KiB"), Ok(1536));
-        for bad in ["", "KiB", "-1", "1 XB", "1e3", "99999999TB"] {
+        for bad in ["", "KiB", "-1", "1.5", "0.5b", "1 XB", "1e3", "99999999TB"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

@@ -155,9 +155,11 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, Diagnostic> {
             .help("split the rules into files in `rules.d` beside the configuration"));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line =
-            1 + error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-        Diagnostic::error(format!("line {line} is not UTF-8")).help("save the file as UTF-8")
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let column = 1 + String::from_utf8_lossy(&before[start..]).chars().count();
+        Diagnostic::error(format!("line {line} is not UTF-8 from column {column} on")).help("save the file as UTF-8")
     })?;
     Ok(match text.strip_prefix('\u{feff}') {
         Some(rest) => rest.to_owned(),
@@ -170,8 +172,16 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, Diagnostic> {
 pub struct Parsed {
     /// The tree, unless the text is not YAML. Of duplicate keys it has the first.
     pub root: Option<Node>,
+    /// Values of duplicate keys, which the tree does not have.
+    pub dropped: Vec<Node>,
     /// What is wrong.
     pub errors: Vec<Diagnostic>,
+}
+
+impl Parsed {
+    fn broken(errors: Vec<Diagnostic>) -> Self {
+        Self { root: None, dropped: Vec::new(), errors }
+    }
 }
 
 /// Parses one document. Never panics, never takes more memory than a small multiple of the limits.
@@ -179,10 +189,10 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
     let mut builder = Builder::new(file, text);
     if text.len() > MAX_BYTES {
         let error = Diagnostic::error(format!("the file is longer than {} MiB", MAX_BYTES >> 20));
-        return Parsed { root: None, errors: vec![error] };
+        return Parsed::broken(vec![error]);
     }
     if let Some(error) = too_deep(file, text) {
-        return Parsed { root: None, errors: vec![error] };
+        return Parsed::broken(vec![error]);
     }
     for event in Parser::new_from_str(text) {
         let step = match event {
@@ -191,7 +201,7 @@ pub fn parse(file: &Arc<Path>, text: &str) -> Parsed {
         };
         if let Err(error) = step {
             builder.errors.push(error);
-            return Parsed { root: None, errors: builder.errors };
+            return Parsed::broken(builder.errors);
         }
     }
     builder.finished()

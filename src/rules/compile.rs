@@ -55,8 +55,14 @@ impl RuleSet {
         previous: Option<&RuleSet>,
         build: &dyn SchemeBuilder,
     ) -> Result<RuleSet, Diagnostics> {
-        let mut compiler =
-            Compiler { previous, build, set: RuleSet::default(), broken: BTreeSet::new(), errors: Vec::new() };
+        let mut compiler = Compiler {
+            previous,
+            build,
+            set: RuleSet::default(),
+            broken: BTreeSet::new(),
+            errors: Vec::new(),
+            unread: 0,
+        };
         compiler.credentials(config);
         let top = compiler.level(&config.rules, &Inherited::default(), 1);
         let Compiler { mut set, errors, .. } = compiler;
@@ -76,6 +82,8 @@ struct Compiler<'a> {
     /// Credentials that could not be built, so that their users are not errors too.
     broken: BTreeSet<String>,
     errors: Vec<Diagnostic>,
+    /// Conditions that could not be read.
+    unread: usize,
 }
 
 /// What a rule takes over from its parent.
@@ -84,6 +92,9 @@ struct Inherited {
     path: Vec<String>,
     /// The nearest ancestor with a host: its name, place and patterns.
     host: Option<Arc<(String, Place, Vec<HostPattern>)>>,
+    /// The nearest ancestors with paths and with methods, likewise.
+    paths: Option<Arc<(String, Place, Vec<PathPattern>)>>,
+    methods: Option<Arc<(String, Place, Vec<Method>)>>,
     credentials: Vec<String>,
     auth: Option<Arc<dyn AuthScheme>>,
     existing: Existing,
@@ -135,9 +146,14 @@ impl Compiler<'_> {
 
     fn level(&mut self, rules: &[RuleConfig], inherited: &Inherited, depth: usize) -> Level {
         let mut level = Level::default();
-        let errors_before = self.errors.len();
+        let mut guesses = HashSet::new();
         for (number, rule) in rules.iter().enumerate() {
+            let unread_before = self.unread;
             let node = self.node(rule, inherited, depth);
+            // A pattern that could not be read would make the answer a guess.
+            if self.unread != unread_before {
+                guesses.insert(number);
+            }
             if node.conditions.hosts.is_empty() && !node.decides {
                 level.index.add(number, Some(node.children.reachable_hosts()));
             } else if node.conditions.hosts.is_empty() {
@@ -147,10 +163,7 @@ impl Compiler<'_> {
             }
             level.nodes.push(node);
         }
-        // A pattern that could not be read would make the answer a guess.
-        if self.errors.len() == errors_before {
-            shadow::check(&level.nodes, &level.index, &mut self.errors);
-        }
+        shadow::check(&level.nodes, &level.index, &guesses, &mut self.errors);
         level
     }
 
@@ -159,6 +172,7 @@ impl Compiler<'_> {
         let mut own = inherited.clone();
         own.path.push(config.name.clone());
         self.narrow_host(config, &conditions.hosts, &mut own);
+        self.narrow_request(config, &conditions, &mut own);
         self.settings(config, &mut own);
         let decides = own.host.is_some();
         if !decides && config.rules.is_empty() && config.host.is_none() {
@@ -224,6 +238,41 @@ impl Compiler<'_> {
             }
         }
         own.host = Some(Arc::new((config.name.clone(), config.place.clone(), hosts.to_vec())));
+    }
+
+    /// A child whose paths or methods all lie outside of those of its parent would never fit.
+    fn narrow_request(&mut self, config: &RuleConfig, conditions: &Conditions, own: &mut Inherited) {
+        let (paths, methods) = (&conditions.paths, &conditions.methods);
+        let mut apart = |key: &str, written: Option<&At<String>>, what: String, parent: &str, place: &Place| {
+            let message = format!(
+                "the {key} `{what}` of the rule `{}` lies outside of its parent `{parent}` ({place})",
+                config.name
+            );
+            let at = written.map_or(&config.place, |written| &written.place);
+            self.error_help(
+                at,
+                message,
+                "a child can only narrow what its parent fits; move it out, or widen the parent",
+            );
+        };
+        if let (Some(first), Some(parent)) = (paths.first(), &own.paths)
+            && paths.iter().all(|path| parent.2.iter().all(|outer| outer.is_apart_from(path)))
+        {
+            let written = config.path.as_ref().and_then(|list| list.first());
+            apart("path", written, first.to_string(), &parent.0, &parent.1);
+        }
+        if let (Some(first), Some(parent)) = (methods.first(), &own.methods)
+            && methods.iter().all(|method| !parent.2.contains(method))
+        {
+            let written = config.methods.as_ref().and_then(|list| list.first());
+            apart("method", written, first.to_string(), &parent.0, &parent.1);
+        }
+        if !paths.is_empty() {
+            own.paths = Some(Arc::new((config.name.clone(), config.place.clone(), paths.clone())));
+        }
+        if !methods.is_empty() {
+            own.methods = Some(Arc::new((config.name.clone(), config.place.clone(), methods.clone())));
+        }
     }
 
     fn settings(&mut self, config: &RuleConfig, own: &mut Inherited) {
@@ -427,6 +476,7 @@ impl Compiler<'_> {
     }
 
     fn conditions(&mut self, config: &RuleConfig) -> Conditions {
+        let errors_before = self.errors.len();
         let mut conditions = Conditions::default();
         for host in self.items(config, "host", config.host.as_deref()) {
             match HostPattern::parse(&host.value) {
@@ -455,6 +505,7 @@ impl Compiler<'_> {
         if let Some(when) = &config.when {
             conditions.when = self.when(when, &config.place);
         }
+        self.unread += self.errors.len() - errors_before;
         conditions
     }
 

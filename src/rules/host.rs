@@ -267,9 +267,12 @@ fn whole_host(source: &str) -> Result<Regex, HostError> {
     }
     let build = |text: &str| RegexBuilder::new(text).unicode(false).case_insensitive(true).size_limit(1 << 20).build();
     // Alone first, so that an unbalanced `)` cannot escape from the anchored group.
-    build(source)
-        .and_then(|_| build(&format!("\\A(?:{source})\\z")))
-        .map_err(|error| bad(format!("the regular expression `~{source}` is wrong: {error}")))
+    build(source).and_then(|_| build(&format!("\\A(?:{source})\\z"))).map_err(|error| {
+        // It says where in several lines of text; the last says why.
+        let error = error.to_string();
+        let why = error.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        bad(format!("the regular expression `~{source}` is wrong: {why}"))
+    })
 }
 
 #[cfg(test)]

@@ -110,6 +110,26 @@ impl PathPattern {
         }
     }
 
+    /// True if surely no path fits both.
+    pub fn is_apart_from(&self, other: &Self) -> bool {
+        match (self.exact(), other.exact()) {
+            (Some(path), _) => !other.matches(path),
+            (_, Some(path)) => !self.matches(path),
+            _ => {
+                let (a, b) = (self.front(), other.front());
+                !a.starts_with(b) && !b.starts_with(a)
+            }
+        }
+    }
+
+    /// What every path that fits begins with.
+    fn front(&self) -> &str {
+        match &self.shape {
+            Shape::All => "",
+            Shape::Exact(front) | Shape::Below(front) | Shape::Regex { front, .. } => front,
+        }
+    }
+
     /// The one path that fits, in normal form, if there is but one.
     pub fn exact(&self) -> Option<&str> {
         match &self.shape {

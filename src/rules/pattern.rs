@@ -112,7 +112,7 @@ impl Conditions {
             || self.paths.iter().any(PathPattern::is_all);
         let methods = self.methods.is_empty()
             || !other.methods.is_empty() && other.methods.iter().all(|method| self.methods.contains(method));
-        paths && methods && (self.when.is_empty() || self.when == other.when)
+        paths && methods && self.when.covers(&other.when)
     }
 }
 
@@ -125,6 +125,16 @@ impl When {
     /// True if nothing is asked.
     pub fn is_empty(&self) -> bool {
         self.headers.is_empty() && self.query.is_empty() && self.clients.is_empty()
+    }
+
+    /// True if it surely holds wherever `other` does.
+    pub fn covers(&self, other: &Self) -> bool {
+        fn within<N: PartialEq>(own: &[(N, Glob)], other: &[(N, Glob)]) -> bool {
+            own.iter().all(|(name, glob)| other.iter().any(|(same, inner)| name == same && glob.covers(inner)))
+        }
+        let clients = self.clients.is_empty()
+            || !other.clients.is_empty() && other.clients.iter().all(|name| self.clients.contains(name));
+        clients && within(&self.headers, &other.headers) && within(&self.query, &other.query)
     }
 
     /// True if all of it holds.
@@ -172,6 +182,14 @@ impl Glob {
     /// As written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// True if every value that fits `other` surely fits this one too.
+    pub fn covers(&self, other: &Self) -> bool {
+        // `*` in the other stands for itself as well, so only a text without it can be tried as a value.
+        self == other
+            || !self.0.is_empty() && self.0.bytes().all(|byte| byte == b'*')
+            || !other.0.contains('*') && self.matches(other.0.as_bytes())
     }
 
     /// True if the whole value fits.

@@ -1,9 +1,10 @@
 //! Keeping the rules in force equal to the files: load, compile, swap; or keep the old ones and say so.
 //!
-//! What is in force changes whole or not at all. A load counts only if the files held the same before and after it, so
-//! that no half of a save is ever combined with the other half. An empty main file is always an error, and so is a file
-//! of `rules.d` that held something and is now blank: that is how a save by truncating begins, and nobody removes rules
-//! so. Whoever wants a file of `rules.d` gone deletes it.
+//! What is in force changes whole or not at all. A load counts only if the files held the same before and after it, and
+//! what the watcher saw come to rest, so that no half of a save is ever combined with the other half. An empty main file
+//! is always an error, and so is a file of `rules.d` that held something and is now blank: that is how a save by
+//! truncating begins, and nobody removes rules so. Whoever wants a file of `rules.d` gone deletes it. Rules also do not
+//! end because a file broke off before them: whoever wants none says `rules: []`.
 
 use std::{
     net::IpAddr,
@@ -17,7 +18,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     NamedAddresses, RuleSet,
-    watch::{Mode, State, Watched, Watcher},
+    watch::{Mode, News, State, Watched, Watcher},
 };
 use crate::{config::Config, target::Host};
 
@@ -30,6 +31,8 @@ pub struct Loaded {
     pub rules: RuleSet,
     /// Other files that matter: those of `${file:}`, certificates, keys.
     pub secrets: Vec<PathBuf>,
+    /// The file says in words that there are no rules.
+    pub says_no_rules: bool,
 }
 
 /// Reads and compiles a configuration.
@@ -174,7 +177,7 @@ impl Reloader {
 
     /// Loads now, whether something changed or not. Blocks on files, so keep it off the threads of the runtime.
     pub fn reload(&self) -> Status {
-        self.load(true)
+        self.load(true, None)
     }
 
     /// Loads whenever a file changes, until the watcher is dropped.
@@ -183,7 +186,15 @@ impl Reloader {
     /// If no thread can be had.
     pub fn watch(self: &Arc<Self>, mode: Mode) -> std::io::Result<Watcher> {
         let (asked, told) = (self.clone(), self.clone());
-        Watcher::start(mode, Some(self.begun), move || asked.watched(), move |changed| told.changed(changed))
+        Watcher::start(
+            mode,
+            Some(self.begun),
+            move || asked.watched(),
+            move |news| match news {
+                News::Changed(files, state) => told.changed(files, state),
+                News::Unfinished(files) => told.unfinished(files),
+            },
+        )
     }
 
     fn watched(&self) -> Watched {
@@ -193,23 +204,37 @@ impl Reloader {
         all
     }
 
-    fn changed(&self, changed: &[PathBuf]) {
+    fn changed(&self, changed: &[PathBuf], settled: &State) {
         let secrets = lock(&self.known).secrets.clone();
         let (secrets, files): (Vec<_>, Vec<_>) = changed.iter().cloned().partition(|path| secrets.contains(path));
         if !secrets.is_empty() {
             self.report.secrets_changed(&secrets);
         }
         // Header values may hold secrets, so these lead to a new set too, but to no news.
-        self.load(!files.is_empty());
+        self.load(!files.is_empty(), Some(settled));
     }
 
-    fn load(&self, news: bool) -> Status {
+    /// Says that files are waited for.
+    fn unfinished(&self, files: &[PathBuf]) {
+        let names = files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+        let message = format!(
+            "{names}: still being written; the old rules stay in force until that is done. `countersign reload` takes \
+             what is there now"
+        );
+        let status = self.store.fail(&message);
+        self.report.refused(&message, &status);
+    }
+
+    /// `settled` is what the files hold now, as far as is known; if they hold something else by the time they are
+    /// read, nothing happens, because whoever watches them will come back.
+    fn load(&self, news: bool, settled: Option<&State>) -> Status {
         let mut known = lock(&self.known);
         let previous = self.store.load_full();
-        let loaded = self.load_at_rest(&known, &previous).or_else(|_| {
+        let mut loaded = self.load_at_rest(&known, &previous, settled);
+        if let Err(Refusal::Wrong(_)) = loaded {
             std::thread::sleep(SECOND_LOOK);
-            self.load_at_rest(&known, &previous)
-        });
+            loaded = self.load_at_rest(&known, &previous, settled);
+        }
         match loaded {
             Ok(loaded) => {
                 *known = Known::of(&loaded.config, loaded.secrets);
@@ -221,7 +246,8 @@ impl Reloader {
                 self.report.reloaded(&rules, &config, &status, news || failed);
                 status
             }
-            Err(message) => {
+            Err(Refusal::Moved) => self.store.status(),
+            Err(Refusal::Wrong(message)) => {
                 let status = self.store.fail(&message);
                 drop(known);
                 tracing::warn!(generation = status.generation, "new rules refused, the old ones stay in force");
@@ -232,18 +258,44 @@ impl Reloader {
     }
 
     /// A load during which no file changed.
-    fn load_at_rest(&self, known: &Known, previous: &RuleSet) -> Result<Loaded, String> {
+    fn load_at_rest(&self, known: &Known, previous: &RuleSet, settled: Option<&State>) -> Result<Loaded, Refusal> {
         for _ in 0..MAX_TRIES {
             let before = State::of(&known.files);
-            known.refuse_blank(&before)?;
+            if settled.is_some_and(|settled| !before.is_part_of(settled)) {
+                return Err(Refusal::Moved);
+            }
+            known.refuse_blank(&before).map_err(Refusal::Wrong)?;
             // A mistake of ours must not end the watching thread.
             let loaded = catch_unwind(AssertUnwindSafe(|| self.source.load(previous)))
                 .unwrap_or_else(|_| Err("loading failed by a mistake of this program; please report it".to_owned()));
             if State::of(&known.files) == before {
-                return loaded;
+                return loaded.and_then(|loaded| loaded.unless_emptied(previous)).map_err(Refusal::Wrong);
             }
         }
-        Err("the files kept changing while they were read; the old rules stay until they come to rest".to_owned())
+        Err(Refusal::Wrong(
+            "the files kept changing while they were read; the old rules stay until they come to rest".to_owned(),
+        ))
+    }
+}
+
+/// Why a load does not count.
+enum Refusal {
+    /// The files have not come to rest.
+    Moved,
+    /// They are wrong, for this reason.
+    Wrong(String),
+}
+
+impl Loaded {
+    /// Refuses a file that breaks off before its rules.
+    fn unless_emptied(self, previous: &RuleSet) -> Result<Self, String> {
+        if self.says_no_rules || self.rules.rules_count() > 0 || previous.rules_count() == 0 {
+            return Ok(self);
+        }
+        let main = self.config.files.first().map(|file| file.display().to_string()).unwrap_or_default();
+        Err(format!(
+            "{main} has no rules any more; the old ones stay in force. If none is what you want, write `rules: []`"
+        ))
     }
 }
 

@@ -3,16 +3,16 @@
 //! Only what is certain is reported: regular expressions count as covering only what they surely match, and several
 //! earlier rules that cover a later one between them are not looked for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Node, index::Index, path::PathPattern, pattern::hosts_cover};
 use crate::config::diagnostics::Diagnostic;
 
-/// Adds an error for each rule of a level that an earlier one covers completely.
-pub(super) fn check(nodes: &[Node], index: &Index, errors: &mut Vec<Diagnostic>) {
+/// Adds an error for each rule of a level that an earlier one covers completely. Nothing is said of `unread`.
+pub(super) fn check(nodes: &[Node], index: &Index, unread: &HashSet<usize>, errors: &mut Vec<Diagnostic>) {
     let mut paths = Paths::default();
-    for (number, later) in nodes.iter().enumerate() {
-        if let Some(earlier) = shadower(nodes, index, &paths, number) {
+    for (number, later) in nodes.iter().enumerate().filter(|(number, _)| !unread.contains(number)) {
+        if let Some(earlier) = shadower(nodes, index, unread, &paths, number) {
             errors.push(never_used(later, earlier));
         }
         paths.add(number, &later.conditions.paths);
@@ -56,7 +56,13 @@ impl<'n> Paths<'n> {
 }
 
 /// The first rule before `number` that covers it.
-fn shadower<'n>(nodes: &'n [Node], index: &Index, paths: &Paths<'_>, number: usize) -> Option<&'n Node> {
+fn shadower<'n>(
+    nodes: &'n [Node],
+    index: &Index,
+    unread: &HashSet<usize>,
+    paths: &Paths<'_>,
+    number: usize,
+) -> Option<&'n Node> {
     let later = nodes.get(number)?;
     let hosts: Vec<_> = later.reachable_hosts().into_iter().cloned().collect();
     if hosts.is_empty() && !later.decides {
@@ -67,7 +73,8 @@ fn shadower<'n>(nodes: &'n [Node], index: &Index, paths: &Paths<'_>, number: usi
         Some(first) => sorted(index.coverers(first, number)),
         None => index.always_before(number).collect(),
     });
-    earlier.into_iter().filter_map(|at| nodes.get(at)).find(|earlier| {
+    let read = earlier.into_iter().filter(|at| !unread.contains(at));
+    read.filter_map(|at| nodes.get(at)).find(|earlier| {
         let own = &earlier.conditions;
         let covers_hosts = own.hosts.is_empty() || !hosts.is_empty() && hosts_cover(&own.hosts, &hosts);
         earlier.decides && covers_hosts && own.cover_but_hosts(&later.conditions)

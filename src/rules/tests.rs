@@ -357,6 +357,54 @@ fn a_child_outside_of_its_parent_is_an_error_that_names_both() {
 }
 
 #[test]
+fn a_child_whose_paths_or_methods_never_meet_those_of_its_parent_is_an_error() {
+    let child = |outer: &str, inner: &[&str]| {
+        vec![rule("P", 7).host(&["a"]).path(&[outer]).rules(vec![rule("C", 8).path(inner)])]
+    };
+    assert_errors(child("/a", &["/b"]), &["the path `/b` of the rule `C`", "`P` (countersign.yaml:7)"]);
+    assert_errors(child("/a", &["/a/b", "/a/**"]), &["lies outside"]);
+    assert_errors(child("/v1/**", &["/v2/**"]), &["lies outside"]);
+    assert_errors(child("/v1/*/x", &["/v2/*"]), &["lies outside"]);
+    for (outer, inner) in [("/v1/**", "/v1/x"), ("/*/x", "/v1/*"), ("**/x", "/v1/*"), ("/**", "/b"), ("/a", "/*")] {
+        compile(child(outer, &[inner]));
+    }
+    compile(child("/a", &["/b", "/a"]));
+    let methods = |inner| vec![rule("P", 7).host(&["a"]).methods(&["GET"]).rules(vec![rule("C", 8).methods(inner)])];
+    assert_errors(methods(&["PUT", "POST"]), &["the method `PUT` of the rule `C` lies outside"]);
+    compile(methods(&["PUT", "GET"]));
+}
+
+#[test]
+fn a_covered_child_or_a_bad_pattern_hides_no_other_covered_rule() {
+    let inner = vec![rule("all", 2).path(&["/**"]), rule("one", 3).path(&["/one"])];
+    let rules = vec![
+        rule("P", 1).host(&["a"]).rules(inner),
+        rule("again", 4).host(&["a"]),
+        rule("bad", 5).host(&["~("]),
+        rule("third", 6).host(&["a"]),
+    ];
+    let known = ["`one` is never used", "`again` is never used", "regular expression", "`third` is never used"];
+    assert_errors(rules, &known);
+    let text =
+        shown(&RuleSet::compile(&config(vec![rule("bad", 5).host(&["~("])]), None, &Fakes::default()).unwrap_err());
+    assert!(text.contains("is wrong: unclosed group") && !text.contains('\u{fffd}'), "{text}");
+}
+
+#[test]
+fn globs_cover_what_they_match() {
+    let asks =
+        |value: &str| WhenConfig { query: [("a".to_owned(), at(value.to_owned()))].into(), ..WhenConfig::default() };
+    let both = |first: &str, second: &str| {
+        vec![rule("one", 1).host(&["a"]).when(asks(first)), rule("two", 2).host(&["a"]).when(asks(second))]
+    };
+    assert_errors(both("*", "1"), &["`two` is never used: `one`"]);
+    assert_errors(both("v*", "v1"), &["`two` is never used: `one`"]);
+    assert_errors(both("*", "v*"), &["`two` is never used: `one`"]);
+    compile(both("1", "*"));
+    compile(both("v*", "*1"));
+}
+
+#[test]
 fn a_covered_rule_is_an_error_that_names_both() {
     let covered = |earlier: RuleConfig, later: RuleConfig| {
         let rules = vec![earlier, later];

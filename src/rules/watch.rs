@@ -5,8 +5,11 @@
 //! way are watched, and everything is looked at twice a second anyway, since some file systems send no events, folders
 //! are replaced under a watch, and watches run out.
 //!
-//! A change is reported once the files have come to rest. A file that vanished or became blank gets more time, because
-//! that is how many a save begins.
+//! A change is reported once the files have come to rest: closed by whoever wrote them where the system tells of that,
+//! quiet for a while where it does not. A file that vanished or became blank gets more time, because that is how many a
+//! save begins. What takes long is waited for, and said.
+
+mod journal;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::DefaultHasher},
@@ -22,6 +25,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use journal::{Journal, Save};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event};
 
 /// What to watch.
@@ -43,6 +47,15 @@ pub enum Mode {
     Poll,
 }
 
+/// What is told of watched files.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// These hold something else than before. All of them have come to rest and hold what the state says.
+    Changed(&'a [PathBuf], &'a State),
+    /// These have been changing for a while and have not come to rest.
+    Unfinished(&'a [PathBuf]),
+}
+
 /// Watches until it is dropped.
 #[derive(Debug)]
 pub struct Watcher {
@@ -59,13 +72,15 @@ struct Look;
 /// Between two looks without an event.
 const POLL: Duration = Duration::from_millis(400);
 /// Files must have been at rest for so long.
-const QUIET: Duration = Duration::from_millis(100);
-/// But nobody writes so long that a change may wait longer than this.
-const PATIENCE: Duration = Duration::from_millis(400);
-/// More time for a file that vanished or became blank.
-const LOST_PATIENCE: Duration = Duration::from_millis(300);
+pub(super) const QUIET: Duration = Duration::from_millis(100);
+/// The same for a file of which no event says that it was closed.
+pub(super) const UNSEEN_QUIET: Duration = Duration::from_millis(400);
+/// Time for a file that vanished or became blank to come back.
+const LOST_PATIENCE: Duration = Duration::from_millis(700);
+/// After this it is said that files have not come to rest.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Events within so long of each other are one.
-const GATHER: Duration = Duration::from_millis(10);
+pub(super) const GATHER: Duration = Duration::from_millis(10);
 /// Events that wait to be looked at, at most.
 const WAITING: usize = 64;
 /// Time that the thread gets to end.
@@ -76,9 +91,8 @@ const COARSE: Duration = Duration::from_millis(20);
 const MAX_LINKS: usize = 40;
 
 impl Watcher {
-    /// Begins to watch what `watched` says, which is asked again after every change. `on_change` runs on the watching
-    /// thread, with the files that hold something else than before. If `since` is given, files written after it count
-    /// as changed already.
+    /// Begins to watch what `watched` says, which is asked again after every change. `on_news` runs on the watching
+    /// thread. If `since` is given, files written after it count as changed already.
     ///
     /// # Errors
     /// If no thread can be had.
@@ -86,17 +100,24 @@ impl Watcher {
         mode: Mode,
         since: Option<SystemTime>,
         watched: impl Fn() -> Watched + Send + 'static,
-        on_change: impl FnMut(&[PathBuf]) + Send + 'static,
+        on_news: impl FnMut(News<'_>) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (signals, inbox) = mpsc::sync_channel(WAITING);
         let events = Arc::new(AtomicBool::new(false));
         let stopping = Arc::new(AtomicBool::new(false));
+        let journal = Journal::default();
         let notifier = match mode {
-            Mode::Events => notifier(signals.clone()),
+            Mode::Events => notifier(signals.clone(), journal.clone()),
             Mode::Poll => None,
         };
-        let mut watching =
-            Watching { notifier, watches: HashMap::new(), events: events.clone(), stopping: stopping.clone(), inbox };
+        let mut watching = Watching {
+            notifier,
+            journal,
+            watches: HashMap::new(),
+            events: events.clone(),
+            stopping: stopping.clone(),
+            inbox,
+        };
         // The state before `start` returns is what later changes are compared with.
         let mut state = State::of(&watched());
         if let Some(since) = since {
@@ -105,7 +126,7 @@ impl Watcher {
         watching.rewatch(&watched());
         let thread = std::thread::Builder::new()
             .name("watch".to_owned())
-            .spawn(move || watching.run(state, &watched, on_change))?;
+            .spawn(move || watching.run(state, &watched, on_news))?;
         Ok(Self { signals, events, stopping, thread: Some(thread) })
     }
 
@@ -141,7 +162,7 @@ impl Drop for Watcher {
 }
 
 /// Events of the operating system, as far as they are about changes.
-fn notifier(signals: SyncSender<Look>) -> Option<RecommendedWatcher> {
+fn notifier(signals: SyncSender<Look>, journal: Journal) -> Option<RecommendedWatcher> {
     let wanted = |kind: &EventKind| match kind {
         // Our own reading must not wake us.
         EventKind::Access(access) => {
@@ -150,6 +171,9 @@ fn notifier(signals: SyncSender<Look>) -> Option<RecommendedWatcher> {
         _ => true,
     };
     let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if let Ok(event) = &event {
+            journal.note(event);
+        }
         if event.as_ref().map_or(true, |event| wanted(&event.kind)) {
             // One that waits already says the same.
             let _ = signals.try_send(Look);
@@ -164,8 +188,19 @@ fn notifier(signals: SyncSender<Look>) -> Option<RecommendedWatcher> {
     }
 }
 
+/// Files that have come to rest.
+struct Settled {
+    stamps: Stamps,
+    state: State,
+    /// When they were read.
+    read: Instant,
+    /// Files that were said to be unfinished meanwhile.
+    told: Vec<PathBuf>,
+}
+
 struct Watching {
     notifier: Option<RecommendedWatcher>,
+    journal: Journal,
     /// Watched folders, with what each path led to when it was watched.
     watches: HashMap<PathBuf, Stamp>,
     events: Arc<AtomicBool>,
@@ -174,7 +209,7 @@ struct Watching {
 }
 
 impl Watching {
-    fn run(mut self, mut state: State, watched: &impl Fn() -> Watched, mut on_change: impl FnMut(&[PathBuf])) {
+    fn run(mut self, mut state: State, watched: &impl Fn() -> Watched, mut on_news: impl FnMut(News<'_>)) {
         let mut list = watched();
         let mut stamps = Stamps::default();
         while self.wait(POLL) {
@@ -184,15 +219,20 @@ impl Watching {
                 continue;
             }
             self.rewatch(&list);
-            let Some((settled, next)) = self.settle(&list, &state, now) else { return };
-            stamps = settled;
-            let changed = state.changes(&next);
-            state = next;
+            let Some(settled) = self.settle(&list, &state, now, &mut on_news) else { return };
+            stamps = settled.stamps;
+            let mut changed = state.changes(&settled.state);
+            state = settled.state;
+            self.journal.forget_done(settled.read);
+            if changed.is_empty() {
+                // Whoever heard that something is unfinished has to hear that it is over, even if nothing came of it.
+                changed = settled.told;
+            }
             if changed.is_empty() {
                 continue;
             }
             let since = SystemTime::now();
-            on_change(&changed);
+            on_news(News::Changed(&changed, &state));
             let after = watched();
             if after != list {
                 // Files that were watched all along keep their old state, so that nothing in between is lost.
@@ -222,27 +262,54 @@ impl Watching {
     }
 
     /// Waits for the files to come to rest, then reads them. `None` to stop.
-    fn settle(&self, list: &Watched, before: &State, mut stamps: Stamps) -> Option<(Stamps, State)> {
-        let mut state = State::of(list);
+    fn settle(
+        &self,
+        list: &Watched,
+        before: &State,
+        mut stamps: Stamps,
+        on_news: &mut impl FnMut(News<'_>),
+    ) -> Option<Settled> {
         let begun = Instant::now();
+        let (mut read, mut still_since) = (begun, begun);
+        let mut state = State::of(list);
+        let mut told = Vec::new();
         loop {
-            let changed = state != *before;
-            if !changed {
-                return Some((stamps, state));
+            let changed = before.changes(&state);
+            let lost = state.lost_since(before) && begun.elapsed() < LOST_PATIENCE;
+            let save = changed.iter().map(|file| self.journal.save_of(&ways_to(file))).max();
+            let quiet = match save {
+                None => Some(Duration::ZERO),
+                Some(Save::Done) => Some(QUIET),
+                Some(Save::Unknown) => Some(UNSEEN_QUIET),
+                Some(Save::Running) => None,
+            };
+            if !lost && quiet.is_some_and(|quiet| still_since.elapsed() >= quiet) {
+                return Some(Settled { stamps, state, read, told });
+            }
+            if told.is_empty() && begun.elapsed() >= PATIENCE {
+                on_news(News::Unfinished(&changed));
+                told = changed;
             }
             if !self.rest(QUIET) {
                 return None;
             }
-            let next_stamps = Stamps::of(list);
-            let next = State::of(list);
-            let at_rest = next_stamps == stamps && next == state;
-            (stamps, state) = (next_stamps, next);
-            let patience = if state.lost_since(before) { PATIENCE + LOST_PATIENCE } else { PATIENCE };
-            let done = at_rest && !state.lost_since(before);
-            if done || begun.elapsed() >= patience {
-                return Some((stamps, state));
+            // While somebody writes there is nothing to learn from reading.
+            if quiet.is_none() && self.is_running(before, &state) {
+                continue;
             }
+            let now = Instant::now();
+            let next = (Stamps::of(list), State::of(list));
+            if next != (stamps, state) {
+                still_since = now;
+            }
+            (stamps, state) = next;
+            read = now;
         }
+    }
+
+    /// True if some file that changed is being written.
+    fn is_running(&self, before: &State, state: &State) -> bool {
+        before.changes(state).iter().any(|file| self.journal.save_of(&ways_to(file)) == Save::Running)
     }
 
     /// Sleeps whatever happens meanwhile. False to stop.
@@ -268,6 +335,7 @@ impl Watching {
             if !keep {
                 // It may be gone already.
                 let _ = notifier.unwatch(folder);
+                self.journal.clear();
             }
             keep
         });
@@ -279,6 +347,8 @@ impl Watching {
             }
             if self.watches.remove(&folder).is_some() {
                 let _ = notifier.unwatch(&folder);
+                // Closes may have been missed.
+                self.journal.clear();
             }
             match notifier.watch(&folder, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.watches.insert(folder, stamp)),
@@ -296,15 +366,8 @@ impl Watching {
 /// leads to it.
 fn folders_of(list: &Watched) -> BTreeSet<PathBuf> {
     let mut folders = BTreeSet::new();
-    for file in &list.files {
-        let mut path = file.clone();
-        for _ in 0..MAX_LINKS {
-            let Some(parent) = path.parent() else { break };
-            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-            folders.insert(parent.to_owned());
-            let Ok(link) = fs::read_link(&path) else { break };
-            path = parent.join(link);
-        }
+    for way in list.files.iter().flat_map(|file| ways_to(file)) {
+        folders.extend(way.parent().map(|parent| named(parent).to_owned()));
     }
     for folder in &list.folders {
         folders.insert(folder.clone());
@@ -312,6 +375,21 @@ fn folders_of(list: &Watched) -> BTreeSet<PathBuf> {
     }
     folders.retain(|folder| folder.is_dir());
     folders
+}
+
+/// The file and what it leads to, if it is a link.
+fn ways_to(file: &Path) -> Vec<PathBuf> {
+    let mut ways = vec![file.to_owned()];
+    while let (Some(last), 0..MAX_LINKS) = (ways.last(), ways.len()) {
+        let (Some(parent), Ok(link)) = (last.parent(), fs::read_link(last)) else { break };
+        ways.push(named(parent).join(link));
+    }
+    ways
+}
+
+/// A folder by a name that is not empty.
+fn named(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
 }
 
 /// All files that count at this moment: those named, and those found in folders.
@@ -382,7 +460,7 @@ enum Held {
 
 /// What all files hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct State(BTreeMap<PathBuf, Held>);
+pub struct State(BTreeMap<PathBuf, Held>);
 
 impl State {
     /// Reads all of them.
@@ -404,6 +482,11 @@ impl State {
                 *held = Held::Unknown;
             }
         }
+    }
+
+    /// True if `other` says the same of every file that this one knows.
+    pub(super) fn is_part_of(&self, other: &Self) -> bool {
+        self.0.iter().all(|(path, held)| other.held(path) == *held)
     }
 
     /// True if `path` is there but holds nothing but white space.
@@ -498,7 +581,11 @@ mod tests {
         fs::write(&file, "1").unwrap();
         let (sender, changes) = mpsc::channel();
         let list = Watched { files: vec![file.clone()], folders: Vec::new() };
-        let told = move |changed: &[PathBuf]| drop(sender.send(changed.to_vec()));
+        let told = move |news: News<'_>| {
+            if let News::Changed(changed, _) = news {
+                drop(sender.send(changed.to_vec()));
+            }
+        };
         let watcher = Watcher::start(Mode::Poll, None, move || list.clone(), told).unwrap();
         assert!(!watcher.has_events());
         // The same size and the same time of change: only the content tells.

@@ -114,6 +114,39 @@ fn check_lists_every_error_at_its_place() {
 }
 
 #[test]
+fn one_error_hides_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = "version: 1\nproxy:\n  clients:\n    ci: \"${env:COUNTERSIGN_TEST_UNSET}\"\n    cd: \"\"\ncredentials:\n  o:\n    \
+                 type: oauth2\n    grant: client_credentials\n    client_id: c\n    client_secret: s\n    token_url: \
+                 http://idp.example/t\n  unread: {type: basic, username: u, pasword: p}\nrules:\n  - {name: Odd, host: \
+                 x.example, bogus: 1}\n  - {name: Host, host: \"a b\", auth: unread}\n  - {name: Path, host: y.example, path: \
+                 nope}\n  - {name: Regex, host: \"~(\"}\n  - {name: Origin, host: z.example, origins: [nope]}\n  - {name: All, \
+                 host: \"*.w.example\", auth: none}\n  - {name: Never, host: a.w.example, auth: none}\n";
+    fs::write(dir.path().join("countersign.yaml"), wrong).unwrap();
+    let (code, stdout, stderr) = proxy::command(dir.path(), &["check"]);
+    let said = stdout + &stderr;
+    assert_eq!(code, 3, "{said}");
+    for line in [4, 5, 12, 13, 15, 16, 17, 18, 19, 21] {
+        assert!(said.contains(&format!("countersign.yaml:{line}:")), "line {line}: {said}");
+    }
+    assert_eq!(said.matches("error:").count(), 10, "{said}");
+}
+
+#[test]
+fn check_looks_for_files_that_are_no_secrets_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = "version: 1\ncredentials:\n  m:\n    type: mtls\n    cert: nope.pem\n    key: nope.key\nrules:\n  - {host: \
+                 a.example, auth: m}\n  - {host: b.example, tls: {extra_ca: nope.ca}}\n";
+    fs::write(dir.path().join("countersign.yaml"), wrong).unwrap();
+    let (code, stdout, stderr) = proxy::command(dir.path(), &["check"]);
+    let said = stdout + &stderr;
+    assert_eq!(code, 3, "{said}");
+    for line in [5, 6, 9] {
+        assert!(said.contains(&format!("countersign.yaml:{line}:")), "line {line}: {said}");
+    }
+}
+
+#[test]
 fn a_covered_rule_is_an_error_that_names_both() {
     let dir = tempfile::tempdir().unwrap();
     let covered = "version: 1\nrules:\n  - {name: All, host: \"*.x.example\", auth: none}\n  \

@@ -252,3 +252,23 @@ fn the_schema_names_every_type_and_key() {
     }
     assert!(!text.contains("$defs"), "{text}");
 }
+
+#[test]
+fn show_masks_secrets_that_came_through_variables() {
+    let loaded = right(
+        "vars: {part: canary1, whole: canary2, tenant: acme, fallback: \"${env:NOPE_X:-canary3}\"}\ncredentials:\n  a: \
+         {type: bearer, token: \"pre-${part}\"}\n  b: {type: basic, username: u, password: \"${whole}\"}\n  c: {type: \
+         bearer, token: \"${fallback}\"}\nrules:\n  - {host: \"${tenant}.example\", headers: {set: {x-t: \"v ${whole}\"}}}\n",
+    );
+    let shown = super::super::show::show(&loaded, false);
+    assert!(!shown.contains("canary"), "{shown}");
+    assert!(shown.contains("tenant: acme") && shown.contains("acme.example"), "{shown}");
+}
+
+#[test]
+fn any_method_is_written_as_any_host_is() {
+    for written in ["\"*\"", "[GET, \"*\"]"] {
+        let config = right(&format!("rules: [{{host: a.example, methods: {written}}}]\n")).config;
+        assert_eq!(config.rules[0].methods, None);
+    }
+}

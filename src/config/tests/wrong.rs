@@ -279,8 +279,60 @@ fn secrets_are_never_shown() {
         "credentials:\n  a: {type: cookies, cookies: {sid: hunter2}, z: 1}\n",
         "proxy: {clients: {ci: hunter2}, z: 1}\n",
         "credentials: {a: {type: bearer, token: !hunter hunter2}}\n",
+        "credentials: {a: {type: bearer, token: x, token: hunter2}}\n",
+        "credentials: {a: {type: bearer, token: x}, a: {type: bearer, token: hunter2}}\n",
+        "credentials: {a: hunter2}\n",
+        "credentials:\n  a: hunter2\n  b: [\n",
+        "credentials: {a: {type: basic, username: u, password: {v: hunter2}}}\n",
+        "credentials: {a: {type: basic, username: u, passphrase: x, pw: hunter2}}\n",
+        "credentials: {a: {type: oauth2, token_url: \"https://u:hunter2@h/x\", bogus: 1, grant: nope}}\n",
+        "rules: [{host: a.example, auth: {bearer: hunter2}}]\n",
+        "rules: [{host: a.example, auth: hunter2}]\n",
+        "rules: [{host: a.example, auth: [hunter2, x]}]\n",
+        "rules: [{host: a.example, headers: {set: {x-custom: hunter2, te: 1}}}]\n",
+        "proxy: {upstream: \"http://corp:hunter2@host:3128\"}\n",
+        "proxy: {upstream: {url: \"http://corp:hunter2@host:3128\"}}\n",
+        "proxy: {upstream: \"corp:hunter2@host:3128\"}\n",
+        "proxy:\n  upstream: \"http://corp:hunter2@host:3128\n",
+        "tokens: {store: \"redis://u:hunter2@h\"}\n",
+        "tokens: {store: hunter2}\n",
+        "tokens: {store: {redis: {url: \"redis://u:hunter2@h\", z: 1}}}\n",
+        "tokens: {store: {redis: \"redis://u:hunter2@h\"}}\n",
+        "vars: {pw: hunter2}\nproxy: {listen: \"${pw}\"}\n",
+        "vars: {pw: hunter2, 1x: hunter2}\n",
+        "hunter2\n",
     ] {
         let shown = wrong(text).render(false) + &wrong(text).to_json().to_string();
         assert!(!shown.contains("hunter2"), "{shown}");
     }
+}
+
+#[test]
+fn errors_stay_useful_where_words_and_names_are_wrong() {
+    let text = "credentials:\n  github: {type: baerer, token: x}\n  b: {type: api_key, in: quary, name: k, value: \"${env:K}\"}\nrules:\n  - {host: a.example, auth: githb}\n  - {host: b.example, auth: somebody}\n";
+    let shown = wrong(text).render(false);
+    for said in
+        ["`baerer`", "in: quary", "${env:K}", "credential `githb`", "did you mean `github`", "credential `somebody`"]
+    {
+        assert!(shown.contains(said), "{said} in {shown}");
+    }
+}
+
+#[test]
+fn conditions_without_a_value_are_errors() {
+    says(
+        "rules:\n  - {host: a.example, auth: }\n  - host: b.example\n    path:\n    rules: [{path: /x, auth: }]\n  - host: 8080\n  - {host: [], auth: None}\n",
+        &[
+            "2:23 `auth` has no value | write `auth: none` for no credential, or leave the key out to inherit that of the rule above",
+            "4:5 `path` has no value | leave the key out for no condition",
+            "5:24 `auth` has no value | write `auth: none` for no credential, or leave the key out to inherit that of the rule above",
+            "6:11 a number is not a host | write a name or an address with it, such as `http://127.0.0.1:8080`",
+            "7:12 the list of `host` is empty, so nothing could match",
+            "7:22 rule `rule on line 7` uses credential `None`, which does not exist; did you mean `none`?",
+        ],
+    );
+    says(
+        "rules: [{host: a.example, auth: {extends: b}}]\n",
+        &["1:43 this credential extends `b`, which does not exist"],
+    );
 }

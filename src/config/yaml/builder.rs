@@ -44,6 +44,8 @@ pub(super) struct Builder<'a> {
     nodes: usize,
     root: Option<Built>,
     documents: usize,
+    /// Values of duplicate keys.
+    dropped: Vec<Node>,
     pub(super) errors: Vec<Diagnostic>,
 }
 
@@ -57,6 +59,7 @@ impl<'a> Builder<'a> {
             nodes: 0,
             root: None,
             documents: 0,
+            dropped: Vec::new(),
             errors: Vec::new(),
         }
     }
@@ -65,7 +68,7 @@ impl<'a> Builder<'a> {
     pub(super) fn finished(self) -> Parsed {
         let start = Place { file: self.file.clone(), line: 1, column: 1, span: (0, 0) };
         let root = self.root.map_or(Node { value: Value::Null, place: start }, |root| root.node);
-        Parsed { root: Some(root), errors: self.errors }
+        Parsed { root: Some(root), dropped: self.dropped, errors: self.errors }
     }
 
     pub(super) fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Diagnostic> {
@@ -182,6 +185,7 @@ impl<'a> Builder<'a> {
                             return Err(error);
                         }
                         self.errors.push(error);
+                        self.dropped.push(built.node);
                     }
                     None => {
                         places.insert(name.name.clone(), name.place.clone());

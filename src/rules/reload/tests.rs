@@ -12,8 +12,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::rules::tests::{Build as _, Fakes, config, rule};
+use crate::rules::watch::{GATHER, QUIET, UNSEEN_QUIET};
 
-/// Files of lines `host NAME`, a rule each. What is not such a line is an error.
+/// Files of lines `host NAME`, a rule each, `none`, and `#...`. What is not such a line is an error.
 struct Lines {
     main: PathBuf,
 }
@@ -31,9 +32,14 @@ fn load(main: &Path, previous: &RuleSet) -> Result<Loaded, String> {
         files[1..].sort();
     }
     let mut rules = Vec::new();
+    let mut says_no_rules = false;
     for file in &files {
         let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        for line in text.lines() {
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            says_no_rules |= line == "none";
+            if line == "none" {
+                continue;
+            }
             let host = line.strip_prefix("host ").filter(|host| host.ends_with(".end"));
             let host = host.ok_or_else(|| format!("`{line}` is wrong"))?;
             rules.push(rule(host, 1).host(&[host]));
@@ -41,7 +47,7 @@ fn load(main: &Path, previous: &RuleSet) -> Result<Loaded, String> {
     }
     let config = Config { files, ..config(rules) };
     let rules = RuleSet::compile(&config, Some(previous), &Fakes::default()).map_err(|error| format!("{error:?}"))?;
-    Ok(Loaded { config: Arc::new(config), rules, secrets: vec![main.with_file_name("secret")] })
+    Ok(Loaded { config: Arc::new(config), rules, secrets: vec![main.with_file_name("secret")], says_no_rules })
 }
 
 #[derive(Debug, PartialEq)]
@@ -196,6 +202,41 @@ fn written_piece_by_piece() {
     });
 }
 
+/// As a download or a slow disk does it: every beginning of the file is a file, too. Only closes tell.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_is_still_open_for_writing_is_waited_for() {
+    let scene = Scene::new(Mode::Events);
+    let mut file = fs::File::create(scene.main()).unwrap();
+    for line in ["host 1.end\n", "host 2.end\n", "host 3.end\n"] {
+        file.write_all(line.as_bytes()).unwrap();
+        // Longer than files that send no events must be quiet.
+        std::thread::sleep(UNSEEN_QUIET + QUIET + GATHER);
+    }
+    drop(file);
+    match scene.news.recv_timeout(DEADLINE).unwrap() {
+        News::Reloaded(names) => assert_eq!(names, ["1.end", "2.end", "3.end"]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(scene.reloader.store().status().generation, 2);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_is_written_forever_is_told_of() {
+    let scene = Scene::new(Mode::Events);
+    let mut file = fs::File::create(scene.main()).unwrap();
+    file.write_all(b"host 1.end\n").unwrap();
+    assert!(scene.expect_refusal().contains("c.yaml: still being written"));
+    assert_eq!(names(&scene.reloader.store().load_full()), ["0.end"]);
+    // It ends as it was before, and that is said too.
+    file.set_len(0).unwrap();
+    std::io::Seek::rewind(&mut file).unwrap();
+    file.write_all(b"host 0.end\n").unwrap();
+    drop(file);
+    scene.expect(&["0.end"]);
+}
+
 #[test]
 fn the_folder_is_replaced() {
     in_both_modes(|scene, round, text| {
@@ -271,6 +312,31 @@ fn no_rules_are_never_a_matter_of_an_empty_file() {
         assert!(matches!(scene.expect_refusal(), message if message.contains("is empty")), "of the reload by hand");
         scene.expect(&["1.end"]);
     }
+}
+
+#[test]
+fn a_file_that_breaks_off_before_its_rules_leaves_the_old_ones() {
+    let scene = Scene::new(Mode::Events);
+    fs::write(scene.main(), "# comment\n").unwrap();
+    assert!(scene.expect_refusal().contains("has no rules any more"));
+    assert_eq!(names(&scene.reloader.store().load_full()), ["0.end"]);
+    fs::write(scene.main(), "none\n").unwrap();
+    scene.expect(&[]);
+    fs::write(scene.main(), "# comment\n").unwrap();
+    scene.expect(&[]);
+}
+
+/// What came to rest is what is loaded: a save that begins in between is left to the next look.
+#[test]
+fn files_that_moved_on_since_they_came_to_rest_are_not_loaded() {
+    let scene = Scene::new(Mode::Poll);
+    let settled = State::of(&scene.reloader.watched());
+    assert_eq!(scene.reloader.load(true, Some(&settled)).generation, 2);
+    scene.expect(&["0.end"]);
+    fs::write(scene.main(), "host 1.end\n").unwrap();
+    let status = scene.reloader.load(true, Some(&settled));
+    assert_eq!((status.generation, status.failure), (2, None));
+    scene.expect(&["1.end"]);
 }
 
 #[test]
