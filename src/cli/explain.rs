@@ -32,7 +32,7 @@ use crate::{
         connect::{self, Way},
         error::{ErrorId, ProxyError},
         framing::Framing,
-        prepare::{Admitted, Asked, ask_upgrade, body_too_large, typed, without},
+        prepare::{Admitted, Asked, ask_upgrade, body_too_large, name_te, typed, without},
     },
     rules::{NamedAddresses, Rule, explain::Explanation},
     target::{Scheme, Target},
@@ -245,6 +245,7 @@ impl Passage<'_> {
         if let Some(protocol) = &stripped.upgrade {
             ask_upgrade(&mut head.headers, protocol);
         }
+        name_te(&mut head.headers);
         Ok(Leaving { head, body })
     }
 

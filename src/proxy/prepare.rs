@@ -172,6 +172,13 @@ pub fn ask_upgrade(headers: &mut HeaderMap, protocol: &HeaderValue) {
     headers.insert(header::UPGRADE, protocol.clone());
 }
 
+/// Says over HTTP/1.1 that `TE` is for the next hop alone (RFC 9110 section 10.1.4).
+pub fn name_te(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TE) {
+        headers.append(header::CONNECTION, HeaderValue::from_static("TE"));
+    }
+}
+
 /// A URL as a person types it, as a client would ask for it: without its fragment, the host in ASCII, and what cannot
 /// stand in a URI percent-encoded.
 ///

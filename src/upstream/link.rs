@@ -436,8 +436,9 @@ fn copy_of(body: &SendBody) -> Option<SendBody> {
 /// Path and query alone; what has no authority (`*`) stays.
 fn to_origin_form(uri: &mut Uri) {
     if uri.authority().is_some() {
-        let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        *uri = Uri::from(path);
+        // What was written before a fragment may be no path at all, and yet count as `/`.
+        let path = uri.path_and_query().filter(|path| path.as_str() != "/").cloned();
+        *uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     }
 }
 

@@ -6,14 +6,14 @@ use std::{
     time::Instant,
 };
 
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version, header, request};
+use http::{Extensions, Request, Response, StatusCode, Version, header, request};
 
 use super::{
     super::{
         body::{Gate, RequestBody, ShutGate},
         error::{ErrorId, ProxyError},
         hop,
-        prepare::ask_upgrade,
+        prepare::{ask_upgrade, name_te},
         reply,
     },
     BROKEN_OFF, Exchange, Prepared, Sent, copy,
@@ -162,9 +162,8 @@ impl Exchange<'_> {
         if let Some((protocol, _)) = &prepared.upgrade {
             ask_upgrade(&mut head.headers, protocol);
         }
-        // RFC 9110 section 10.1.4.
-        if link.version() <= Version::HTTP_11 && head.headers.contains_key(header::TE) {
-            head.headers.append(header::CONNECTION, HeaderValue::from_static("TE"));
+        if link.version() <= Version::HTTP_11 {
+            name_te(&mut head.headers);
         }
         Ok((trace, plan))
     }

@@ -168,6 +168,8 @@ impl RawOrigin {
         let kept = logs.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                // What is sent before a close over unread bytes must not wait for anything.
+                stream.set_nodelay(true).ok();
                 let log = Arc::new(Mutex::new(Vec::new()));
                 kept.lock().unwrap().push(log.clone());
                 let (tls, script) = (tls.clone(), script.clone());
