@@ -194,7 +194,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Time for DNS, TCP and TLS to an upstream. Default 10 s.
     pub connect_timeout: Duration,
-    /// Time from a complete request to the head of its answer. Default 300 s.
+    /// Time from a complete request to the head of its answer, and for an upload that its server takes nothing of. Default
+    /// 300 s.
     pub response_timeout: Duration,
 }
 

@@ -130,13 +130,13 @@ pub struct RawLimits {
     /// Time for a whole head. Default 30s.
     #[schemars(with = "Option<HumanDuration>")]
     pub header_timeout: Option<At<HumanDuration>>,
-    /// Time without any byte before a connection is closed, and before an upload that its server takes nothing of ends. Default 60s.
+    /// Time without any byte before a connection is closed. Default 60s.
     #[schemars(with = "Option<HumanDuration>")]
     pub idle_timeout: Option<At<HumanDuration>>,
     /// Time for DNS, TCP and TLS to a server. Default 10s.
     #[schemars(with = "Option<HumanDuration>")]
     pub connect_timeout: Option<At<HumanDuration>>,
-    /// Time from a complete request to the head of its answer. Default 300s.
+    /// Time from a complete request to the head of its answer, and for an upload that its server takes nothing of. Default 300s.
     #[schemars(with = "Option<HumanDuration>")]
     pub response_timeout: Option<At<HumanDuration>>,
 }

@@ -84,7 +84,7 @@ async fn a_body_that_cannot_leave_is_an_error_where_nothing_was_answered() {
 #[tokio::test]
 async fn an_upload_that_the_origin_stops_to_read_ends() {
     let ca = TestCa::new();
-    let config = "version: 1\nproxy: {unmatched: inspect, limits: {idle_timeout: 1s}}\nrules: []\n";
+    let config = "version: 1\nproxy: {unmatched: inspect, limits: {response_timeout: 1s}}\nrules: []\n";
     let proxy = proxy::with(config).trusting(&ca).start().await;
     for protocol in ["http/1.1", "h2"] {
         let origin = RawOrigin::script(Some(ca.server(&[protocol])), move |mut conn| async move {
@@ -108,14 +108,15 @@ async fn an_upload_that_moves_goes_on() {
     let origin = RawOrigin::script(None, |mut conn| async move {
         conn.read_head().await;
         for _ in 0..10 {
-            tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+            // What is tried here is time itself.
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
             conn.read_exact(LENGTH / 10).await;
         }
         conn.send(OK).await;
         conn.read_to_end().await;
     })
     .await;
-    let config = "version: 1\nproxy: {unmatched: inspect, limits: {idle_timeout: 1s}}\nrules: []\n";
+    let config = "version: 1\nproxy: {unmatched: inspect, limits: {response_timeout: 2s}}\nrules: []\n";
     let proxy = proxy::with(config).start().await;
     let head = format!("POST http://{0}/ HTTP/1.1\r\nHost: {0}\r\nContent-Length: {LENGTH}\r\n\r\n", origin.addr);
     let answer = upload(Client::new(&proxy).raw().await, head, LENGTH).await;

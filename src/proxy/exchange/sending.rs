@@ -220,7 +220,8 @@ impl Exchange<'_> {
     }
 
     /// Waits for the head of the answer, at most `response_timeout` after the request has left. Until it has, the origin
-    /// may not stop for `idle_timeout` to take what there is of the body.
+    /// may not stop for so long to take what there is of the body: as the kernel sees it, which may hear of nothing for a
+    /// good while where an origin takes little at a time.
     async fn answer(
         &self,
         mut sending: Pin<&mut impl Future<Output = Answered>>,
@@ -228,11 +229,10 @@ impl Exchange<'_> {
         body: &RequestBody,
         writes: Option<&Writes>,
     ) -> Result<Result<Response<Answer>, Failed>, ProxyError> {
-        let limits = &self.snapshot.settings.limits;
+        let limit = self.snapshot.settings.limits.response_timeout;
         let mut from = sent_at.into();
         loop {
             let before = (body.flow(), writes.map(Writes::count));
-            let limit = if before.0.sent { limits.response_timeout } else { limits.idle_timeout };
             match self.conn.shared.timer.limit(from, limit, sending.as_mut()).await {
                 Some(Ok(response)) => {
                     if self.conn.is_http1 {
