@@ -225,7 +225,8 @@ async fn open(shared: &Shared, settings: &Arc<Settings>, want: &Want<'_>) -> Res
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
-            .handshake(TokioIo::new(io))
+            // Not to be seen, as its bytes belong to many requests: what it says before it closes is to be read.
+            .handshake(TokioIo::new(Tapped::new(io, Arc::default())))
             .await
             .map_err(failed)?;
         let most = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
@@ -257,7 +258,7 @@ async fn drive(connection: Http2Connection, most: Arc<AtomicUsize>) {
     }
 }
 
-type Http2Connection = http2::Connection<TokioIo<Stream>, SendBody, TokioExecutor>;
+type Http2Connection = http2::Connection<TokioIo<Tapped<Stream>>, SendBody, TokioExecutor>;
 
 /// The duty to tell the others how dialling went, also when it is given up.
 struct Turn<'a> {

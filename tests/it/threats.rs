@@ -212,6 +212,29 @@ async fn early_bytes_behind_a_declined_upgrade_are_dropped() {
     assert!(origin.text().contains(&secret) && !origin.text().contains("smuggled"), "{}", origin.text());
 }
 
+/// What a client sends right behind its CONNECT, without waiting, is the beginning of what is in the tunnel.
+#[tokio::test]
+async fn bytes_behind_an_accepted_connect_are_the_tunnels() {
+    let (origin, proxy, secret) = raw_scene(OK).await;
+    let blind = RawOrigin::canned(None, OK).await;
+    for (origin, secret) in [(&origin, &*secret), (&blind, "x-early: 1")] {
+        let addr = origin.addr;
+        let inner = format!("GET /early HTTP/1.1\r\nHost: {addr}\r\nx-early: 1\r\nConnection: close\r\n\r\n");
+        let whole = format!("CONNECT {addr} HTTP/1.1\r\nHost: {addr}\r\n\r\n{inner}");
+        for cut in [whole.len(), whole.len() - inner.len() + 3] {
+            let mut conn = Client::new(&proxy).raw().await;
+            conn.send(&whole[..cut]).await;
+            let head = conn.read_head().await;
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+            conn.send(&whole[cut..]).await;
+            let head = conn.read_head().await;
+            assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        }
+        let seen = origin.text();
+        assert_eq!((seen.matches("GET /early").count(), seen.matches(secret).count()), (2, 2), "{seen}");
+    }
+}
+
 /// T22, T23: a request to change the protocol ends the strict reading of its connection, so without an agreement it ends
 /// the connection, whoever answers and however the request is spelt.
 #[tokio::test]
