@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::*;
+use super::{shared::MAX_INTERIM, *};
 
 const LINGER: Duration = Duration::from_millis(200);
 const DEADLINES: Deadlines = Deadlines { head: Duration::from_secs(30), idle: Duration::from_secs(60), linger: LINGER };
