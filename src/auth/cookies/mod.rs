@@ -253,8 +253,7 @@ impl Cookies {
             });
         }
         let is_fixed = |name: &[u8]| self.names.iter().any(|fixed| fixed.as_bytes() == name);
-        // One without a name may not pass for one of ours either.
-        ours.retain(|(name, value)| !is_fixed(if name.is_empty() { value } else { name }));
+        ours.retain(|(name, _)| !is_fixed(name));
         let fixed = self.names.iter().zip(&values.fixed);
         ours.extend(fixed.map(|(name, value)| (name.clone().into_bytes(), value.expose().as_bytes().to_vec())));
         let theirs: Vec<&[u8]> = slots::cookies(&head.headers).collect();
@@ -266,9 +265,9 @@ impl Cookies {
         );
         let sent = |name: &[u8]| theirs.iter().any(|pair| slots::cookie_name(pair) == name);
         all.extend(
-            ours.iter().filter(|(name, _)| !client_first || !sent(name)).map(|(name, value)| {
-                if name.is_empty() { value.clone() } else { [name.as_slice(), value].join(&b'=') }
-            }),
+            ours.iter()
+                .filter(|(name, _)| !client_first || !sent(name))
+                .map(|(name, value)| [name.as_slice(), value].join(&b'=')),
         );
         all.join(&b"; "[..])
     }

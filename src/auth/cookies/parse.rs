@@ -21,19 +21,16 @@ pub(super) struct SetCookie {
 }
 
 impl SetCookie {
-    /// Reads a line. Without a `=` all of it is a value, and the name is empty. `None` for what no cookie may hold, and for
-    /// a cookie without a name that would look like one that has a name once it is sent.
+    /// Reads a line. `None` for one without a name, and for what no cookie may hold.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         if line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
             return None;
         }
         let mut parts = line.split(|byte| *byte == b';');
         let pair = parts.next()?;
-        let (name, value) = match pair.iter().position(|byte| *byte == b'=') {
-            Some(equals) => (pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii()),
-            None => (&b""[..], pair.trim_ascii()),
-        };
-        if (name.is_empty() && (value.is_empty() || poses(value))) || name.len() + value.len() > MAX_PAIR {
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = (pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii());
+        if name.is_empty() || name.len() + value.len() > MAX_PAIR {
             return None;
         }
         let mut cookie = Self { name: name.to_vec(), value: value.to_vec(), ..Self::default() };
@@ -64,12 +61,6 @@ impl SetCookie {
             _ => {}
         }
     }
-}
-
-/// True if a value without a name would be read as a cookie with one, or as one that promises something.
-fn poses(value: &[u8]) -> bool {
-    let begins = |prefix: &[u8]| value.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    value.contains(&b'=') || begins(b"__Secure-") || begins(b"__Host-")
 }
 
 /// Bytes of a name and its value.
@@ -251,11 +242,7 @@ mod tests {
         assert_eq!((cookie.name.as_slice(), cookie.value.as_slice()), (&b"a"[..], &b"b c"[..]));
         assert_eq!((cookie.domain.as_deref(), cookie.path.as_deref()), (Some("example.com"), Some(&b"/y"[..])));
         assert_eq!((cookie.secure, cookie.max_age, cookie.expires), (true, Some(-5), None));
-        for line in [&b"only"[..], b"=only", b" only ; Path=/x"] {
-            let cookie = SetCookie::parse(line).unwrap();
-            assert_eq!((cookie.name.as_slice(), cookie.value.as_slice()), (&b""[..], &b"only"[..]));
-        }
-        for bad in [&b""[..], b"=", b"=a=b", b"__Host-a", b"a=\x01", b"; a=b"] {
+        for bad in [&b""[..], b"novalue", b"=x", b"a=\x01", b"; a=b"] {
             assert_eq!(SetCookie::parse(bad), None);
         }
         assert!(SetCookie::parse(&[b"a=".to_vec(), vec![b'x'; 4096]].concat()).is_none());

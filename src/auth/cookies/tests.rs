@@ -72,13 +72,6 @@ impl Session {
 const URL: &str = "https://app.example.com/x/y";
 
 #[tokio::test]
-async fn a_cookie_without_a_name_is_kept_and_sent_as_it_came() {
-    let app = Session::new(json!({"cookies": {"sid": "fixed"}, "cookie_jar": "per_rule"}));
-    app.answers(URL, None, &["first", "only; Path=/", "sid; Path=/x/y", "=sid=posing; Path=/"]);
-    assert_eq!(app.sends(URL, None, Some("a=1")).await, "a=1; first; only; sid=fixed");
-}
-
-#[tokio::test]
 async fn of_two_with_one_name_the_preferred_one_is_sent() {
     for (prefer, wanted) in [("ours", "b=2; c=5; sid=kept; a=fixed"), ("client", "a=1; b=2; sid=mine; c=5")] {
         let app = Session::new(json!({"cookies": {"a": "fixed"}, "cookie_jar": "per_rule", "prefer": prefer}));
